@@ -1,0 +1,1 @@
+"""The JSON interface. Views hold no SQL."""

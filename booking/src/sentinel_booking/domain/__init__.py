@@ -1,0 +1,1 @@
+"""Pure rules of booking. No IO, no framework, standard library only."""

@@ -1,0 +1,1 @@
+"""The pages. Views hold no SQL."""

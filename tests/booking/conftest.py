@@ -1,0 +1,42 @@
+"""Databases for the booking tests: a SQLite file, and a PostgreSQL of the tests' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sentinel_booking.config import Config
+from tests.postgres import Postgres
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server in its own folder, on a Unix socket; ended with the tests."""
+    server = Postgres(tmp_path_factory.mktemp("pg"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind: the same tests run on both."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'booking.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.create_database()
+
+
+@pytest.fixture
+def config(database_url: str, tmp_path: Path) -> Config:
+    """A complete configuration on that database."""
+    for name in ("secret", "scrape", "webhook"):
+        (tmp_path / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
+    return Config(
+        database_url=database_url,
+        secret_key_file=tmp_path / "secret",
+        scrape_token_file=tmp_path / "scrape",
+        webhook_token_file=tmp_path / "webhook",
+    )
