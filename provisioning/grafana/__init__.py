@@ -1,0 +1,1 @@
+"""Makes the dashboards; their JSON is committed beside it."""
