@@ -1,0 +1,137 @@
+"""Find the collectors and hold them to the contract in core.py. Runs none of them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from pydantic import ConfigDict
+
+from . import collectors
+from .core import CollectorSettings, DeviceReport, Metric, Scrape
+from .errors import CollectorError, ContractError
+
+# https://prometheus.io/docs/concepts/data_model/ and the naming page beside it.
+_METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LABEL_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+# Any: each collector has its own settings and reading, which only its own functions know.
+@dataclass(frozen=True)
+class Collector:
+    """One collector's module, checked. `is_probe`: `read` takes settings and a Target."""
+
+    name: str
+    metrics: tuple[Metric, ...]
+    settings: type[CollectorSettings]
+    is_present: Callable[[Any], bool]
+    read: Callable[..., Any]
+    parse: Callable[[Any], Scrape]
+    read_devices: Callable[[Any], DeviceReport] | None
+    is_probe: bool = False
+
+
+def find_collectors() -> dict[str, Collector]:
+    """Return every collector by name.
+
+    One that cannot be imported or breaks the contract is there too: its runs fail with the
+    reason, so that it neither hides the others nor is missed.
+    """
+    found: dict[str, Collector] = {}
+    families: dict[str, Metric] = {}
+    for module in pkgutil.iter_modules(collectors.__path__):
+        try:
+            collector = load_collector(module.name)
+            _check_families(collector, families)
+        except Exception as error:  # whatever a broken module raises while it is imported
+            collector = _broken(module.name, f"{type(error).__name__}: {error}")
+        found[module.name] = collector
+        families.update((metric.name, metric) for metric in collector.metrics)
+    return found
+
+
+def load_collector(name: str) -> Collector:
+    """Import `collectors.<name>` and check it.
+
+    Raises ContractError for a module that is no collector, and what its import raises.
+    """
+    return check_module(name, importlib.import_module(f"{collectors.__name__}.{name}"))
+
+
+def check_module(name: str, module: ModuleType) -> Collector:
+    """Return the module as a Collector; raises ContractError when it breaks the contract."""
+    entries = [entry for entry in ("read", "probe") if callable(getattr(module, entry, None))]
+    if len(entries) != 1:
+        raise ContractError(f"{name}: needs either read() or probe()")
+    settings = getattr(module, "Settings", CollectorSettings)
+    if not (isinstance(settings, type) and issubclass(settings, CollectorSettings)):
+        raise ContractError(f"{name}: Settings is not a CollectorSettings")
+    metrics = getattr(module, "METRICS", None)
+    if not isinstance(metrics, tuple) or not all(isinstance(one, Metric) for one in metrics):
+        raise ContractError(f"{name}: METRICS is not a tuple of Metric")
+    for metric in metrics:
+        check_metric(metric)
+    names = [metric.name for metric in metrics]
+    if len(set(names)) != len(names):
+        raise ContractError(f"{name}: METRICS names a family twice")
+    if not callable(getattr(module, "parse", None)):
+        raise ContractError(f"{name}: needs parse()")
+    return Collector(
+        name=name,
+        metrics=metrics,
+        settings=settings,
+        is_present=getattr(module, "is_present", lambda _settings: True),
+        read=getattr(module, entries[0]),
+        parse=module.parse,
+        read_devices=getattr(module, "read_devices", None),
+        is_probe=entries == ["probe"],
+    )
+
+
+def check_metric(metric: Metric) -> None:
+    """Raise ContractError when the family's names are not what Prometheus' rules want."""
+    if not _METRIC_NAME.fullmatch(metric.name):
+        raise ContractError(f"{metric.name}: not a metric name")
+    if (metric.type == "counter") != metric.name.endswith("_total"):
+        raise ContractError(f"{metric.name}: a counter, and only a counter, ends in _total")
+    if not metric.help:
+        raise ContractError(f"{metric.name}: has no help text")
+    for label in metric.labels:
+        if not _LABEL_NAME.fullmatch(label):
+            raise ContractError(f"{metric.name}: {label!r} is not a label name")
+    if len(set(metric.labels)) != len(metric.labels):
+        raise ContractError(f"{metric.name}: a label is there twice")
+
+
+def _check_families(collector: Collector, families: Mapping[str, Metric]) -> None:
+    # Collectors may share a family, as gpu and npu do, but only the very same one: two type
+    # lines for one name make Prometheus refuse the whole page.
+    for metric in collector.metrics:
+        if families.get(metric.name, metric) != metric:
+            raise ContractError(f"{collector.name}: {metric.name} is declared differently")
+
+
+class _AnySettings(CollectorSettings):
+    """A broken collector's section is not judged: its own fields are not known."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def _broken(name: str, reason: str) -> Collector:
+    def fail(*_arguments: object) -> Scrape:
+        raise CollectorError(f"the collector cannot be loaded: {reason}")
+
+    return Collector(
+        name=name,
+        metrics=(),
+        settings=_AnySettings,
+        is_present=lambda _settings: True,
+        read=fail,
+        parse=fail,
+        read_devices=None,
+    )

@@ -1,0 +1,167 @@
+"""The command `sentinel-exporter`. It wires the parts together and measures nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from . import __version__, runner, server
+from .catalog import Collector, find_collectors
+from .config import ENV_PREFIX, Config, load_config
+from .core import CollectorSettings, Device
+from .errors import ConfigError
+from .runner import Prober, Runner, describe
+from .server import Server, render
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 2 for a configuration that is refused."""
+    options = _read_arguments(arguments)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(levelname)s %(message)s",
+    )
+    collectors = find_collectors()
+    overrides = {
+        name: value
+        for name, value in (("listen", options.listen), ("collectors", options.collectors))
+        if value is not None
+    }
+    try:
+        config = load_config(options.config, collectors, overrides)
+    except ConfigError as error:
+        sys.stderr.write(f"sentinel-exporter: the configuration is not valid\n{error}\n")
+        return 2
+    commands = {"serve": serve, "check": check, "devices": devices, "metrics": metrics}
+    return commands[options.command](config, collectors)
+
+
+def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sentinel-exporter",
+        description="Prometheus exporter for GPUs, NPUs, SSH sessions and, as probes, BMCs.",
+    )
+    parser.add_argument(
+        "command",
+        nargs="?",
+        default="serve",
+        choices=("serve", "check", "devices", "metrics"),
+        help="serve (default): answer Prometheus; check: run the collectors once, print their "
+        "metrics, exit 1 when one failed; devices: print the accelerators as JSON; metrics: "
+        "list every metric",
+    )
+    default = os.environ.get(ENV_PREFIX + "CONFIG")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(default) if default else None,
+        help=f"the TOML file (default: ${ENV_PREFIX}CONFIG, else none)",
+    )
+    parser.add_argument("--listen", help="address and port (default: 0.0.0.0:9641)")
+    parser.add_argument("--collectors", help="auto, or names joined by commas: gpu,npu,ssh")
+    parser.add_argument("--verbose", action="store_true", help="log each request")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser.parse_args(arguments)
+
+
+def choose_collectors(config: Config, collectors: Mapping[str, Collector]) -> list[Collector]:
+    """Return what the configuration enables.
+
+    With "auto" that is every collector that runs here, to be joined when present, and the
+    probes that are present, which is to say configured.
+    """
+    if config.collectors == "auto":
+        return [
+            one
+            for one in collectors.values()
+            if not one.is_probe or one.is_present(config.section(one))
+        ]
+    return [collectors[name] for name in config.collectors]
+
+
+def _settings(config: Config, collectors: Iterable[Collector]) -> dict[str, CollectorSettings]:
+    return {one.name: config.section(one) for one in collectors}
+
+
+def _make_runner(config: Config, enabled: Sequence[Collector]) -> Runner:
+    return Runner(enabled, _settings(config, enabled), is_auto=config.collectors == "auto")
+
+
+def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
+    """Answer Prometheus until SIGTERM or SIGINT."""
+    enabled = choose_collectors(config, collectors)
+    prober = Prober(enabled, _settings(config, enabled), config.max_probes)
+    try:
+        web = Server(config.listen, _make_runner(config, enabled), prober, config.max_requests)
+    except OSError as error:
+        log.error("cannot listen address=%s error=%s", config.listen, error)
+        return 1
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    log.info(
+        "listening address=%s port=%d collectors=%s",
+        config.listen, web.port, ",".join(one.name for one in enabled),
+    )  # fmt: skip
+    web.serve_until(stop.wait)
+    log.info("stopped")
+    return 0
+
+
+def check(config: Config, collectors: Mapping[str, Collector]) -> int:
+    """Run every enabled collector once and print its metrics; 1 when one failed.
+
+    Probes need a target and are not run.
+    """
+    outcomes = _make_runner(config, choose_collectors(config, collectors)).collect()
+    samples = [sample for one in outcomes for sample in (*one.own_samples(), *one.samples)]
+    sys.stdout.write(render(samples))
+    # The runner has logged each reason.
+    return 0 if all(one.is_success for one in outcomes) else 1
+
+
+def devices(config: Config, collectors: Mapping[str, Collector]) -> int:
+    """Print `{"devices": [Device], "problems": [text]}`; docs/architecture.md has the form.
+
+    The status is 0 with problems too: the caller reads them.
+    """
+    found: list[Device] = []
+    problems: list[str] = []
+    for one in choose_collectors(config, collectors):
+        settings = config.section(one)
+        if one.read_devices is None:
+            continue
+        try:
+            if config.collectors == "auto" and not one.is_present(settings):
+                continue
+            report = one.read_devices(settings)
+        except Exception as error:  # one vendor's driver must not hide the other's devices
+            problems.append(f"{one.name}: {describe(error)}")
+            continue
+        found += report.devices
+        problems += [f"{one.name}: {problem}" for problem in report.problems]
+    answer = {"devices": [asdict(device) for device in found], "problems": problems}
+    sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    return 0
+
+
+def metrics(_config: Config, collectors: Mapping[str, Collector]) -> int:
+    """List every metric that can be emitted, by collector, enabled or not."""
+    families = [("exporter", metric) for metric in (*server.METRICS, *runner.METRICS)]
+    families += [(one.name, metric) for one in collectors.values() for metric in one.metrics]
+    for origin, metric in families:
+        labels = ",".join(metric.labels)
+        columns = (origin, metric.name, metric.type, metric.unit, labels, metric.help)
+        sys.stdout.write("\t".join(column or "-" for column in columns) + "\n")
+    return 0

@@ -1,0 +1,154 @@
+"""The exporter's settings, read once at start. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, ValidationError, create_model, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from .catalog import Collector
+from .core import CollectorSettings
+from .errors import ConfigError
+
+ENV_PREFIX = "SENTINEL_EXPORTER_"
+_DELIMITER = "__"
+
+
+class Config(BaseSettings):
+    """One TOML file; `SENTINEL_EXPORTER_<NAME>` overrides a value. docs/config.md lists all.
+
+    Each collector's section is a further field; load_config adds them.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=_DELIMITER,
+        extra="forbid",
+        frozen=True,
+    )
+    toml_path: ClassVar[Path | None] = None
+    known_collectors: ClassVar[frozenset[str]] = frozenset()
+
+    # Address and port; [::]:9641 for IPv6.
+    listen: str = "0.0.0.0:9641"
+    # "auto": those whose source is present; else their names, joined by commas.
+    collectors: Annotated[Literal["auto"] | tuple[str, ...], NoDecode] = "auto"
+    # Requests that are served at the same time; further ones get 503 at once.
+    max_requests: Annotated[int, Field(ge=1, le=256)] = 16
+    # Targets that are probed at the same time, those that hang included; further ones get 503.
+    max_probes: Annotated[int, Field(ge=1, le=1024)] = 64
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @field_validator("collectors", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        if isinstance(value, str) and value != "auto":
+            return tuple(
+                dict.fromkeys(name.strip() for name in value.split(",") if name.strip())
+            )
+        return value
+
+    @field_validator("collectors")
+    @classmethod
+    def _check_names(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        unknown = set() if isinstance(value, str) else set(value) - cls.known_collectors
+        if unknown:
+            there = ", ".join(sorted(cls.known_collectors))
+            raise ValueError(f"no such collector: {', '.join(sorted(unknown))} (of {there})")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  fixed by the base class
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line over the environment over the file; nothing else."""
+        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if cls.toml_path is not None:
+            sources.append(TomlConfigSettingsSource(settings_cls, cls.toml_path))
+        return tuple(sources)
+
+    def section(self, collector: Collector) -> CollectorSettings:
+        """Return the collector's own settings."""
+        settings: CollectorSettings = getattr(self, collector.name)
+        return settings
+
+
+def load_config(
+    path: Path | None,
+    collectors: Mapping[str, Collector],
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read the TOML file at `path` (None: environment only); `options` override both.
+
+    Raises ConfigError with every problem found, one on a line.
+    """
+    if path is not None and not path.is_file():
+        raise ConfigError(f"config file {path}: not found")
+    # Any, here and for the options: the fields are found at run time, and pydantic checks them.
+    sections: dict[str, Any] = {
+        one.name: (one.settings, Field(default_factory=one.settings))
+        for one in collectors.values()
+    }
+    source = create_model("Config", __base__=Config, **sections)
+    source.toml_path = path
+    source.known_collectors = frozenset(collectors)
+    problems = list(_find_unknown_variables(source))
+    try:
+        config: Config = source(**(options or {}))
+    except ValidationError as error:
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"]) or "config"
+            problems.append(f"{where}: {item['msg']}")
+    except ValueError as error:  # not TOML, or a variable that is not JSON
+        problems.append(f"config file {path}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[v6]:port`; raises ValueError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("must be <address>:<port>")
+    bare = host.removeprefix("[").removesuffix("]")
+    if ":" in bare and bare == host:
+        raise ValueError("an IPv6 address is written in brackets: [::]:9641")
+    return bare, int(port)
+
+
+def _find_unknown_variables(source: type[Config]) -> Iterator[str]:
+    # Where the command finds its file; not a setting itself.
+    known = {ENV_PREFIX + "CONFIG"}
+    for name, info in source.model_fields.items():
+        variable = ENV_PREFIX + name.upper()
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            known |= {
+                variable + _DELIMITER + option.upper()
+                for option in info.annotation.model_fields
+            }
+        else:
+            known.add(variable)
+    for variable in os.environ:
+        if variable.startswith(ENV_PREFIX) and variable not in known:
+            yield f"{variable}: no such setting"

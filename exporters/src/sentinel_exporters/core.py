@@ -1,0 +1,108 @@
+"""The collector contract: what a module in collectors/ offers. Runs nothing and does no IO.
+
+A collector is one module in `collectors/`; its file name is its name. It offers
+
+- `METRICS`: every Metric that it may emit.
+- `read(settings)`: does the IO and returns a reading of any type. It may block: the runner
+  gives it a thread of its own and stops waiting after `settings.timeout_s`.
+- `parse(reading)`: pure; turns the reading into a Scrape.
+- `is_present(settings)`, optional: whether this machine has the source; must be quick. With
+  `collectors = "auto"` only present collectors run. Without it the collector always runs.
+- `Settings`, optional: a CollectorSettings with the collector's own options, which become the
+  section `[<name>]` of the configuration file.
+- `read_devices(settings)`, optional: a DeviceReport for `sentinel-exporter devices`.
+
+A probe is a collector that asks other machines: it has `probe(settings, target)` instead of
+`read`, and is served at `/<name>?target=…&module=…`. Several targets are probed at the same
+time, so `probe` must not share state between calls without a lock. It raises BadTarget for a
+target or module that it does not serve (HTTP 400).
+
+`read`, `probe` and `parse` raise CollectorError, or anything else, when nothing is usable; what
+is usable in part goes into a Scrape with `problems`. A missing reading has no sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MetricType = Literal["gauge", "counter"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One family. `unit` is its base unit, "" where it has none; counters end in `_total`."""
+
+    name: str
+    type: MetricType
+    help: str
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+
+    def sample(self, value: float, *labels: str) -> Sample:
+        """Return one sample; `labels` are the values in the order of `self.labels`.
+
+        Raises ValueError when their number differs.
+        """
+        if len(labels) != len(self.labels):
+            raise ValueError(f"{self.name}: {len(labels)} values for labels {self.labels}")
+        return Sample(self, labels, value)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of a family; never NaN: a missing reading has no sample."""
+
+    metric: Metric
+    labels: tuple[str, ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """What one run found. A problem makes the run count as failed; the samples go out still."""
+
+    samples: Sequence[Sample]
+    problems: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a probe was asked for. `timeout_s` is what is left: later answers are not used."""
+
+    address: str
+    module: str
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator chip, in the form of docs/architecture.md; `minor` N: /dev/nvidiaN."""
+
+    vendor: Literal["nvidia", "ascend"]
+    uuid: str
+    index: int
+    minor: int | None
+    model: str
+    bus_id: str
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """The devices that were found, and why the list may not be complete."""
+
+    devices: Sequence[Device]
+    problems: Sequence[str] = field(default=())
+
+
+class CollectorSettings(BaseModel):
+    """What every collector's section of the configuration file has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # A run that takes longer is reported as failed.
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 5.0
