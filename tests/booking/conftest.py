@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apiflask import APIFlask
 
+from sentinel_booking.app import create_app
 from sentinel_booking.config import Config
+from sentinel_booking.models import db
 from tests.postgres import Postgres
 
 
@@ -40,3 +43,12 @@ def config(database_url: str, tmp_path: Path) -> Config:
         scrape_token_file=tmp_path / "scrape",
         webhook_token_file=tmp_path / "webhook",
     )
+
+
+@pytest.fixture
+def app(config: Config) -> APIFlask:
+    """The application on an empty database with all tables."""
+    app = create_app(config)
+    with app.app_context():
+        db.create_all()
+    return app

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field, ValidationError
+from flask import current_app
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -51,8 +52,19 @@ class Config(BaseSettings):
     # Waiting policy requests in one process; further ones are answered at once.
     max_policy_waiters: Annotated[int, Field(ge=0)] = 16
     invite_hours: Annotated[int, Field(ge=1, le=24 * 30)] = 24
+    # Where gunicorn listens; one address and port.
+    listen: str = "127.0.0.1:8800"
+    # Processes, and threads in each; a waiting policy request holds a thread.
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    threads: Annotated[int, Field(ge=1, le=256)] = 32
     # Proxies in front that set X-Forwarded-For and -Proto; 0: the header is not believed.
     trusted_proxies: Annotated[int, Field(ge=0, le=5)] = 0
+
+    @model_validator(mode="after")
+    def _leave_threads_for_people(self) -> Config:
+        if self.threads <= self.max_policy_waiters:
+            raise ValueError("threads must be greater than max_policy_waiters")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -98,15 +110,21 @@ def load_config(path: Path | None) -> Config:
     return config
 
 
-def read_secret(path: Path) -> str:
+def read_secret(path: Path, min_chars: int = 16) -> str:
     """Return the secret in the file, without surrounding white space.
 
-    Raises ConfigError when the file cannot be read or holds less than 16 characters.
+    Raises ConfigError when the file cannot be read or holds less than `min_chars`.
     """
     try:
         secret = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"secret file {path}: {error}") from error
-    if len(secret) < 16:
-        raise ConfigError(f"secret file {path}: shorter than 16 characters")
+    if len(secret) < min_chars:
+        raise ConfigError(f"secret file {path}: shorter than {min_chars} characters")
     return secret
+
+
+def current_config() -> Config:
+    """Return the settings of the application that is running."""
+    config: Config = current_app.extensions["sentinel_config"]
+    return config

@@ -67,6 +67,20 @@ class NotAllowed(BookingError):
     title = "Your role does not permit this"
 
 
+class PasswordChangeRequired(NotAllowed):
+    """Signed in with a password that somebody else knows; only changing it is allowed."""
+
+    code = "password-change-required"
+    title = "Change your password first"
+
+
+class RequestForged(NotAllowed):
+    """A change asked for with cookies, but without the CSRF token or from another site."""
+
+    code = "csrf"
+    title = "The request does not come from our own page"
+
+
 class NotFound(BookingError):
     """The object does not exist, or the caller may not know that it does."""
 
@@ -99,6 +113,18 @@ class PreconditionRequired(BookingError):
     title = "If-Match is required"
 
 
+class TooManyAttempts(BookingError):
+    """Slow down; `retry_after_s` says for how long."""
+
+    status = 429
+    code = "too-many-attempts"
+    title = "Too many attempts"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
 class Unavailable(BookingError):
     """A part that we depend on does not answer; nothing was changed."""
 
@@ -109,3 +135,7 @@ class Unavailable(BookingError):
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message names every problem."""
+
+
+class SchemaError(Exception):
+    """The database is not the one that this version needs; the message names every problem."""

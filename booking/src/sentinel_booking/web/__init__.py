@@ -1,1 +1,4 @@
 """The pages. Views hold no SQL."""
+
+# One line for each module; each has a blueprint named `bp`.
+BLUEPRINT_MODULES: tuple[str, ...] = ()
