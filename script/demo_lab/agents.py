@@ -69,7 +69,7 @@ def beat(client: Client, state: NodeState) -> None:
                 "boot_id": "demo",
                 "mode": policy["mode"],
                 "policy_version": policy["version"],
-                "sessions": {user: 1 for user in sorted(set(users))},
+                "sessions": dict.fromkeys(sorted(set(users)), 1),
                 "problems": [],
             },
         )

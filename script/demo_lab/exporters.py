@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-
 from script.demo_lab.lab import GIB, DemoNode
 from script.demo_lab.readings import read_device, wander
 
@@ -140,7 +138,6 @@ def serve(
     for port, collector in ((sentinel_port, Accelerators(state)), (node_port, Host(state))):
         registry = CollectorRegistry()
         registry.register(collector)
-        server, thread = start_http_server(port, addr=address, registry=registry)
-        assert isinstance(thread, threading.Thread)
+        server, _ = start_http_server(port, addr=address, registry=registry)
         servers.append(server)
     return servers
