@@ -30,7 +30,7 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(model_class=Base, disable_autonaming=True)
 
 # Marks a connection whose transaction will write; see write().
-_WRITE = "sentinel_write"
+WRITE_OPTION = "sentinel_write"
 
 
 class UtcDateTime(TypeDecorator[dt.datetime]):
@@ -76,7 +76,7 @@ def write() -> Iterator[Session]:
     """
     session: Session = db.session()
     session.rollback()
-    session.connection(execution_options={_WRITE: True})
+    session.connection(execution_options={WRITE_OPTION: True})
     try:
         yield session
         session.commit()
@@ -106,5 +106,5 @@ def prepare_engine(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:  # sqlalchemy.Connection; the event API is untyped
-        immediate = connection.get_execution_options().get(_WRITE, False)
+        immediate = connection.get_execution_options().get(WRITE_OPTION, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -36,6 +36,9 @@ class Reservation(Base):
         CheckConstraint("starts <= ends", name="interval"),
         Index("ix_reservations_node_ends", "node_id", "ends"),
         Index("ix_reservations_user_ends", "user_id", "ends"),
+        # What runs or comes is found by `ends`; lists are paged by (starts, id).
+        Index("ix_reservations_ends", "ends"),
+        Index("ix_reservations_starts", "starts", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -61,8 +64,8 @@ class Reservation(Base):
 class Claim(Base):
     """A rectangle of slots [slot_lo, slot_hi) by time [starts, ends) on one node.
 
-    Active claims of a node never overlap. The migration guarantees it with an exclusion
-    constraint (PostgreSQL) or triggers (SQLite), which SQLAlchemy's metadata cannot show.
+    Active claims of a node never overlap. The database guarantees it with an exclusion
+    constraint (PostgreSQL) or triggers (SQLite), which are written in guards.py.
     """
 
     __tablename__ = "claims"
