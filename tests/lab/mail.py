@@ -17,6 +17,7 @@ class MailBox:
     def __init__(self, host: str, port: int) -> None:
         self._messages: list[EmailMessage] = []
         self._lock = threading.Lock()
+        self.port = port
         self._controller = Controller(self, hostname=host, port=port)
 
     def start(self) -> None:
@@ -29,8 +30,8 @@ class MailBox:
 
     async def handle_DATA(  # noqa: N802  aiosmtpd names it
         self,
-        server: Any,  # aiosmtpd has no types
-        session: Any,
+        server: Any,  # noqa: ARG002  aiosmtpd names it and has no types
+        session: Any,  # noqa: ARG002
         envelope: Any,
     ) -> str:
         """Keep one message."""

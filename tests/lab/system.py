@@ -20,8 +20,14 @@ from tests.lab.wait import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 _PORTS = (
-    "booking", "exporter", "ipmi-exporter", "agent", "node-exporter", "prometheus", "alertmanager",
-)  # fmt: skip
+    "booking",
+    "exporter",
+    "ipmi-exporter",
+    "agent",
+    "node-exporter",
+    "prometheus",
+    "alertmanager",
+)
 
 
 class System:
