@@ -104,7 +104,7 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
             assert {item["metric"]["uuid"] for item in series} == set(uuids[:2])
             assert {item["metric"]["user"] for item in series} == {"alice"}
 
-            # 7. She releases on the page: no new login, and the open session is warned and ended.
+            # 7. She releases on the page: no new login; the open session is warned and ended.
             page.goto(f"{system.url}/reservations")
             page.get_by_role("button", name="Release", exact=True).click()
             page.get_by_role("button", name="Release now").click()
