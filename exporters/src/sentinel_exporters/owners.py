@@ -1,0 +1,47 @@
+"""Find out whose a process is, from /proc and the user database. Decides nothing by it."""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Iterable
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def find_owners(pids: Iterable[int], proc: Path = PROC) -> dict[int, str]:
+    """Return the owner's name for each process; one that is gone or hidden is left out."""
+    names: dict[int, str] = {}
+    owners: dict[int, str] = {}
+    for pid in set(pids):
+        uid = read_real_uid(pid, proc)
+        if uid is None:
+            continue
+        if uid not in names:
+            names[uid] = user_name(uid)
+        owners[pid] = names[uid]
+    return owners
+
+
+def read_real_uid(pid: int, proc: Path = PROC) -> int | None:
+    """Return the real user id, or None for a process that is gone or hidden.
+
+    From `status`, not from the owner of the folder: that is root for a process that may not
+    be dumped (proc(5)).
+    """
+    try:
+        status = (proc / str(pid) / "status").read_bytes()
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    return None
+
+
+def user_name(uid: int) -> str:
+    """Return the user's name, or the number where the user database has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
