@@ -1,4 +1,4 @@
 # The same as the scripts in script/, for habit.
-.PHONY: up demo test check bench lock
-up demo test check bench lock:
+.PHONY: up demo test check lock
+up demo test check lock:
 	@script/$@ $(ARGS)

@@ -73,6 +73,8 @@ class LabNode:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.services: dict[str, Service] = {}
+        # The agent asks the exporter's program for the devices.
+        self.agent_settings: dict[str, str] = {}
 
     def start_exporters(self) -> None:
         """Start both exporters."""

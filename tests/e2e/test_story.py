@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import subprocess
 import time
-from typing import Any
-
-import requests
 
 from tests.e2e.browser import signed_in
 from tests.e2e.lab_node import LabNode
+from tests.e2e.steps import (
+    PASSWORDS,
+    add_key,
+    add_people,
+    alerts,
+    has_session,
+    join,
+    node_state,
+    open_session,
+    parse,
+    running,
+    sign_in,
+    sign_in_status,
+    wanted,
+)
 from tests.lab.api import Api
 from tests.lab.mail import MailBox
-from tests.lab.node import Node
 from tests.lab.system import System
 from tests.lab.wait import wait_for
-
-ALICE_PASSWORD = "alice-has-a-long-password"
-BOB_PASSWORD = "bob-has-a-long-password"
 
 
 def test_book_log_in_be_measured_be_locked_out_be_told(
@@ -29,20 +35,13 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
     # 1. An administrator adds alice and makes an invite code for a node. Who is not listed
     #    cannot sign in.
     admin = Api(system.url, "admin", system.admin_password)
-    assert sign_in_status(system, "alice", ALICE_PASSWORD) == 401
-    for name, password in (("alice", ALICE_PASSWORD), ("bob", BOB_PASSWORD)):
-        body = {"name": name, "role": "user", "password": password}
-        assert admin.post("/api/users", body).status_code == 201
+    assert sign_in_status(system, "alice", PASSWORDS["alice"]) == 401
+    add_people(admin)
     assert sign_in_status(system, "mallory", "whatever-it-is-0") == 401
-    assert admin.post("/api/nodes", {"name": node.name, "mode": "enforce"}).status_code == 201
-    invite = admin.post(f"/api/nodes/{node.name}/invites", {}).json()
 
     # 2. The agent registers with the code, reports its devices and starts its heartbeat.
     registered_at = time.monotonic()
-    register(node, system, invite["code"])
-    lab_node.start_agent()
-    uuids = wait_for("the eight cards are reported", lambda: card_uuids(admin, node.name))
-    assert len(uuids) == 8
+    uuids = join(system, admin, lab_node)
     wait_for("the heartbeat", lambda: node_state(admin, node.name).get("heartbeat_at"))
 
     # 3. Prometheus scrapes the node within 15 s; nobody edited a file.
@@ -51,20 +50,15 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
     assert time.monotonic() - registered_at < 15
 
     # 4. alice adds her key and books cards 0 and 1 from now for an hour.
-    alice_key = node.make_key("alice")
-    bob_key = node.make_key("bob")
-    alice = Api(system.url, "alice", ALICE_PASSWORD)
-    bob = Api(system.url, "bob", BOB_PASSWORD)
-    for person, key in ((alice, alice_key), (bob, bob_key)):
-        public = key.with_suffix(".pub").read_text()
-        assert person.post("/api/me/keys", {"public_key": public}).status_code == 201
+    alice, bob = sign_in(system, "alice"), sign_in(system, "bob")
+    alice_key, bob_key = add_key(alice, node), add_key(bob, node)
     #    By the API first, and released again: both ways must work.
     booked = alice.post("/api/reservations", wanted(node, uuids[:2]))
     assert booked.status_code == 201, booked.text
     by_api = booked.json()["id"]
     assert alice.post(f"/api/reservations/{by_api}/release").status_code == 200
 
-    with signed_in(system.url, "alice", ALICE_PASSWORD) as page:
+    with signed_in(system.url, "alice", PASSWORDS["alice"]) as page:
         page.goto(f"{system.url}/book?node={node.name}")
         for index in (0, 1):
             page.get_by_role("checkbox", name=f"Card {index}").check()
@@ -125,7 +119,7 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
     assert mailbox.find("RECOVERED", node.name) == []
     firing = wait_for("the alert is listed", lambda: alerts(admin, node.name, "firing"))
     assert firing[0]["name"] == "NodeOffline"
-    with signed_in(system.url, "alice", ALICE_PASSWORD) as page:
+    with signed_in(system.url, "alice", PASSWORDS["alice"]) as page:
         page.goto(f"{system.url}/alerts")
         assert "NodeOffline" in page.inner_text("main")
         assert node.name in page.inner_text("main")
@@ -133,79 +127,3 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
     lab_node.start_agent()
     wait_for("the recovery mail", lambda: mailbox.find("RECOVERED", node.name), 120)
     wait_for("the alert is resolved", lambda: alerts(admin, node.name, "resolved"))
-
-
-class OpenSession:
-    """An ssh session with a terminal that a person has left open."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def __enter__(self) -> OpenSession:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def wait_for_end(self) -> str:
-        """Return what the terminal showed once the session has been ended from outside."""
-        output, _ = self._process.communicate(timeout=30)
-        return output
-
-
-def open_session(node: Node, user: str, key: Any) -> OpenSession:
-    """Log in with a terminal and stay."""
-    process = subprocess.Popen(
-        [*node.ssh_argv(user, key, "-tt"), "echo ready; exec sleep 600"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "ready"
-    return OpenSession(process)
-
-
-def sign_in_status(system: System, name: str, password: str) -> int:
-    body = {"name": name, "password": password}
-    return requests.post(f"{system.url}/api/auth/login", json=body, timeout=10).status_code
-
-
-def register(node: Node, system: System, code: str) -> None:
-    node.register_agent(system.url, code)
-
-
-def wanted(node: Node, uuids: list[str] | None) -> dict[str, Any]:
-    ends = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
-    what: dict[str, Any] = {"whole_node": True} if uuids is None else {"devices": uuids}
-    return {"node": node.name, "ends": ends.isoformat(), **what}
-
-
-def node_state(api: Api, name: str) -> dict[str, Any]:
-    state: dict[str, Any] = api.get(f"/api/nodes/{name}").json()
-    return state
-
-
-def card_uuids(api: Api, name: str) -> list[str]:
-    devices = sorted(node_state(api, name)["devices"], key=lambda device: device["index"])
-    return [device["uuid"] for device in devices]
-
-
-def running(api: Api, node: str) -> dict[str, Any]:
-    found = api.get("/api/reservations", node=node, state="running").json()["items"]
-    assert len(found) == 1
-    one: dict[str, Any] = found[0]
-    return one
-
-
-def alerts(api: Api, node: str, state: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = api.get("/api/alerts", node=node, state=state).json()["items"]
-    return [alert for alert in found if alert["name"] == "NodeOffline"]
-
-
-def has_session(system: System, user: str) -> bool:
-    found = system.query(f'sum(ssh_sessions{{user="{user}"}})')
-    return [item["value"][1] for item in found] == ["1"]
-
-
-def parse(text: str) -> dt.datetime:
-    return dt.datetime.fromisoformat(text)
