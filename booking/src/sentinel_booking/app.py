@@ -14,8 +14,10 @@ from .api.problems import init_problems
 from .api.schemas import MAX_ID
 from .auth import init_auth, public
 from .config import Config
+from .metrics import init_metrics
 from .models import db, init_migrations, prepare_engine
 from .rate_limits import init_rate_limits
+from .services.policy_watch import init_policy_watch
 from .tokens import init_tokens
 from .web_security import init_web_security
 
@@ -66,6 +68,8 @@ def create_app(config: Config) -> APIFlask:
     init_migrations(app)
     with app.app_context():
         prepare_engine(db.engine)
+        init_policy_watch(app, db.engine, config.max_policy_waiters)
+    init_metrics(app)
     for package in (api, web):
         for name in package.BLUEPRINT_MODULES:
             app.register_blueprint(import_module(f"{package.__name__}.{name}").bp)

@@ -11,6 +11,11 @@ registry.register("pydantic", StrictInput)
 
 # One line for each module; each has a blueprint named `bp`.
 BLUEPRINT_MODULES = (
+    "agent",
+    "alerts",
     "auth",
     "health",
+    "metrics",
+    "nodes",
+    "sd",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -38,11 +38,12 @@ def _refuse_unstorable(value: object) -> None:
 
 
 class _Input(BaseModel):
-    @model_validator(mode="before")
-    @classmethod
-    def _check_text(cls, data: object) -> object:
-        _refuse_unstorable(data)
-        return data
+    # Afterwards: a validator before turns JSON into Python values, and then strict mode
+    # takes no text for a time or an enum.
+    @model_validator(mode="after")
+    def _check_text(self) -> Self:
+        _refuse_unstorable(vars(self))
+        return self
 
 
 class Body(_Input):
