@@ -13,9 +13,12 @@ registry.register("pydantic", StrictInput)
 BLUEPRINT_MODULES = (
     "agent",
     "alerts",
+    "audit",
     "auth",
     "health",
+    "me",
     "metrics",
     "nodes",
     "sd",
+    "users",
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ..models import AuditEntry, Role
+from ..models import AuditEntry, Role, db
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,24 @@ def record(
             after=None if after is None else dict(after),
         )
     )
+
+
+def list_entries(
+    *,
+    actor: str | None = None,
+    object_type: str | None = None,
+    object_id: str | None = None,
+    before_id: int | None = None,
+    limit: int = 50,
+) -> Sequence[AuditEntry]:
+    """Return up to `limit` matching entries, the newest first, older than `before_id`."""
+    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
+    if actor is not None:
+        query = query.where(AuditEntry.actor == actor)
+    if object_type is not None:
+        query = query.where(AuditEntry.object_type == object_type)
+    if object_id is not None:
+        query = query.where(AuditEntry.object_id == object_id)
+    if before_id is not None:
+        query = query.where(AuditEntry.id < before_id)
+    return db.session.scalars(query).all()
