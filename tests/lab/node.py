@@ -11,8 +11,8 @@ It fakes nothing that runs on a node, and it leaves nothing behind on the host.
         node.ssh("alice", key, "hostname")      # from the host, through the veth pair
 
 The node has its own mount, PID, network, UTS and IPC namespaces. /etc, /usr/lib and /var are
-the host's with the node's changes on top; /home, /tmp, /run, /dev and /var/log start empty.
-The repository and the Python that runs the tests stay visible wherever they are.
+the host's with the node's changes on top; /home, /tmp, /run, /dev and /var/log start empty;
+everything else is the host's and read-only. The repository and the Python that runs the tests stay visible wherever they are.
 
 `address` is the node's and `host_address` this side's, on a veth pair: a server that the
 node's agent must reach listens on `host_address` (or 0.0.0.0), and Prometheus scrapes

@@ -17,7 +17,8 @@ import sys
 import threading
 from pathlib import Path
 
-MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID = 0x1000, 0x4000, 1 << 18, 2
+MS_RDONLY, MS_NOSUID, MS_REMOUNT, MS_BIND = 1, 2, 32, 4096
+MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 # Changes in these stay in the node; what the host has there can be read.
@@ -69,6 +70,8 @@ def lay_out(keep: list[str]) -> None:
         if not os.path.samestat(now_at.stat(), os.fstat(held)):
             mount(f"/proc/self/fd/{held}", path, "", MS_BIND | MS_REC)
         os.close(held)
+    # Whatever is not laid out above is the host's own.
+    mount("none", "/", "", MS_REMOUNT | MS_BIND | MS_RDONLY)
 
 
 def fill_dev() -> None:

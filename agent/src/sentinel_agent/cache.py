@@ -1,0 +1,66 @@
+"""The policy on the node's disk, where get-keys reads it. It judges no policy."""
+
+from __future__ import annotations
+
+import grp
+import os
+from pathlib import Path
+
+from . import policy as policies
+from .errors import PolicyRefused, StateError
+from .files import read_file, replace_file
+from .policy import Policy
+
+# As get_keys.py: what is larger, it does not read.
+CACHE_BYTES_MAX = 32 * 1024 * 1024
+CACHE_MODE = 0o640
+
+
+class Cache:
+    """The cache file; only the agent writes it."""
+
+    def __init__(self, path: Path, group: str) -> None:
+        self.path = path
+        self.group = group
+        self._written: tuple[int, ...] | None = None
+
+    def load(self) -> Policy | None:
+        """Return the policy written last, None when there is none.
+
+        Raises StateError when it is damaged or could have been written by others.
+        """
+        text = read_file(self.path, bytes_max=CACHE_BYTES_MAX)
+        if text is None:
+            return None
+        try:
+            policy, problems = policies.decode_text(text)
+        except PolicyRefused as refusal:
+            raise StateError(f"{self.path} is damaged: {refusal}") from refusal
+        if problems:
+            # Only whole grants were written: something else wrote this.
+            raise StateError(f"{self.path} is damaged: {problems[0]}")
+        return policy
+
+    def store(self, policy: Policy) -> None:
+        """Replace the cache. Raises StateError."""
+        try:
+            gid = grp.getgrnam(self.group).gr_gid
+        except KeyError:
+            raise StateError(f"no group {self.group}: get-keys could not read") from None
+        content = policies.encode(policy)
+        if len(content) > CACHE_BYTES_MAX:
+            raise StateError(f"the policy is larger than {CACHE_BYTES_MAX} bytes")
+        self._written = _identity(replace_file(self.path, content, mode=CACHE_MODE, gid=gid))
+
+    def is_as_stored(self) -> bool:
+        """Say whether the file is still the one that this process stored."""
+        try:
+            return _identity(self.path.lstat()) == self._written
+        except OSError:
+            return False
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    # Not the change time: the rename itself moves it.
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode,
+            found.st_uid, found.st_gid)  # fmt: skip

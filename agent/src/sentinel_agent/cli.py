@@ -1,0 +1,97 @@
+"""The command `sentinel-agent`: reads arguments, calls, prints. It does nothing itself."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from . import __version__
+from .config import DEFAULT_PATH, Config, load_config
+from .errors import AgentError, ConfigError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return the exit status: 2 for a configuration that cannot be used."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s %(message)s"
+    )
+    try:
+        return _run(arguments)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except AgentError as error:
+        sys.stderr.write(f"sentinel-agent: {error}\n")
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    overrides = {}
+    if arguments.command == "register":
+        given = {"server": arguments.server, "address": arguments.address}
+        overrides = {name: value for name, value in given.items() if value is not None}
+    config = load_config(_config_path(arguments.config), **overrides)
+    if arguments.command == "check-config":
+        sys.stdout.write("the configuration is usable\n")
+        return 0
+    if arguments.command == "register":
+        return _register(config, arguments)
+    if arguments.command == "explain":
+        # Imported here, as below: each command starts with what it needs.
+        from .explain import explain
+
+        lines, is_let_in = explain(config, arguments.user)
+        sys.stdout.write("\n".join(lines) + "\n")
+        return 0 if is_let_in else 1
+    from .daemon import run
+
+    run(config)
+    return 0
+
+
+def _register(config: Config, arguments: argparse.Namespace) -> int:
+    from .enrolment import read_code, register
+
+    code = read_code(
+        arguments.code, arguments.code_file, os.environ.pop("SENTINEL_AGENT_CODE", None)
+    )
+    registration = register(config, code)
+    sys.stdout.write(f"registered as {registration.node} with {registration.server}\n")
+    return 0
+
+
+def _config_path(given: Path | None) -> Path | None:
+    """Return the file to read; the usual one may be absent when nobody asked for it."""
+    if given is not None:
+        return given
+    if named := os.environ.get("SENTINEL_AGENT_CONFIG"):
+        return Path(named)
+    return DEFAULT_PATH if DEFAULT_PATH.exists() else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sentinel-agent", description="ServerSentinel's lock on a node."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"default: $SENTINEL_AGENT_CONFIG, then {DEFAULT_PATH}",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    register = commands.add_parser("register", help="spend an invite code and keep the token")
+    register.add_argument("--server", metavar="URL", help="the booking server")
+    register.add_argument("--address", help="where Prometheus reaches this node")
+    register.add_argument("--code", help="the code; it shows in the list of processes")
+    register.add_argument("--code-file", type=Path, metavar="FILE", help="a file with the code")
+    commands.add_parser("run", help="hold the lock until stopped")
+    explain = commands.add_parser("explain", help="say whether a user would be let in now")
+    explain.add_argument("user")
+    commands.add_parser("check-config", help="read the configuration and report its problems")
+    return parser

@@ -1,0 +1,173 @@
+"""All HTTP between the agent and the booking server. It interprets no policy."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import requests
+
+from . import __version__
+from .errors import ServerError
+from .policy import parse_time
+
+CONNECT_TIMEOUT_S = 5.0
+# From the last byte sent to the first received, on top of what the server may wait.
+READ_TIMEOUT_S = 15.0
+# A whole answer, so that one that drips cannot hold a thread for ever.
+ANSWER_TIMEOUT_S = 60.0
+ANSWER_BYTES_MAX = 16 * 1024 * 1024
+RETRY_STATUSES = (408, 425, 429)
+
+
+@dataclass(frozen=True)
+class PolicyAnswer:
+    """A new policy, not decoded yet, and the ETag to ask with for the next one."""
+
+    document: object
+    etag: str
+
+
+class BookingClient:
+    """One connection to the booking server; for one thread."""
+
+    def __init__(self, server: str, ca_file: Path | None, token: str = "") -> None:
+        self._server = server
+        self._session = requests.Session()
+        # A proxy or a .netrc of root's must not get the token.
+        self._session.trust_env = False
+        self._session.verify = str(ca_file) if ca_file else True
+        self._session.headers["User-Agent"] = f"sentinel-agent/{__version__}"
+        if token:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def register(self, code: str, hostname: str, address: str) -> tuple[str, str]:
+        """Spend the invite code; return the node's name and token. Raises ServerError."""
+        body = {"code": code, "hostname": hostname, "address": address,
+                "agent_version": __version__}  # fmt: skip
+        answer = self._ask("POST", "register", body).document
+        return _text(answer, "node"), _text(answer, "token")
+
+    def put_inventory(
+        self, devices: Sequence[Mapping[str, object]], targets: Mapping[str, int]
+    ) -> None:
+        """Tell which devices and targets the node has: all of them. Raises ServerError."""
+        listed = [{"job": job, "port": port} for job, port in sorted(targets.items())]
+        self._ask("PUT", "inventory", {"devices": list(devices), "targets": listed})
+
+    def heartbeat(self, body: Mapping[str, object]) -> datetime:
+        """Report; return the server's time. Raises ServerError."""
+        answer = self._ask("POST", "heartbeat", body).document
+        try:
+            return parse_time(_text(answer, "server_time"))
+        except ValueError:
+            raise ServerError("server_time is not a time", is_permanent=True) from None
+
+    def get_policy(self, etag: str, wait_s: int) -> PolicyAnswer | None:
+        """Return the policy once it differs from `etag`, None after `wait_s` without that.
+
+        Raises ServerError.
+        """
+        headers = {"If-None-Match": etag} if etag else {}
+        path = f"policy?wait={wait_s}"
+        return self._ask("GET", path, None, headers, wait_s=wait_s).or_none()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0,
+    ) -> _Answer:
+        timeouts = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S + wait_s)
+        try:
+            with self._session.request(
+                method, f"{self._server}/api/agent/{path}", json=body, headers=headers,
+                timeout=timeouts, allow_redirects=False, stream=True,
+            ) as response:  # fmt: skip
+                content = _read(response)
+        except (requests.RequestException, OSError) as error:
+            # The text of requests' errors holds the URL; it never holds the token or the code.
+            raise ServerError(f"no answer: {_cause(error)}", is_permanent=False) from error
+        status = response.status_code
+        if status == 304:
+            return _Answer(None, "", is_new=False)
+        if status not in (200, 201, 204):
+            raise ServerError(
+                f"status {status}: {_detail(content)}",
+                is_permanent=status < 500 and status not in RETRY_STATUSES,
+                retry_after_s=_retry_after_s(response),
+            )
+        try:
+            document = json.loads(content) if content else None
+        except (ValueError, RecursionError):
+            raise ServerError("the answer is not JSON", is_permanent=False) from None
+        return _Answer(document, response.headers.get("ETag", ""), is_new=True)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    document: object
+    etag: str
+    is_new: bool
+
+    def or_none(self) -> PolicyAnswer | None:
+        return PolicyAnswer(self.document, self.etag) if self.is_new else None
+
+
+def _read(response: requests.Response) -> bytes:
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    content = bytearray()
+    for chunk in response.iter_content(65536):
+        content += chunk
+        if len(content) > ANSWER_BYTES_MAX:
+            raise requests.RequestException(f"more than {ANSWER_BYTES_MAX} bytes")
+        if time.monotonic() > deadline:
+            raise requests.RequestException(f"not complete after {ANSWER_TIMEOUT_S:g} s")
+    return bytes(content)
+
+
+def _detail(content: bytes) -> str:
+    """Return what a problem document (RFC 9457) says, in one line."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return "no problem document"
+    if not isinstance(document, dict):
+        return "no problem document"
+    parts = [str(document.get("detail") or document.get("title") or "no detail")]
+    errors = document.get("errors")
+    for item in errors if isinstance(errors, list) else []:
+        if isinstance(item, dict):
+            parts.append(f"{item.get('field')}: {item.get('reason')}")
+    return ascii("; ".join(parts))[1:-1][:300]
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason: requests wraps `connection refused` three times over."""
+    while True:
+        inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
+        if not isinstance(inner, BaseException):
+            return f"{type(error).__name__}: {error}"[:300]
+        error = inner
+
+
+def _retry_after_s(response: requests.Response) -> float:
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), 300.0) if text.isdecimal() else 0
+
+
+def _text(document: object, name: str) -> str:
+    value = document.get(name) if isinstance(document, dict) else None
+    if not isinstance(value, str) or not value:
+        raise ServerError(f"the answer has no {name}", is_permanent=True)
+    return value

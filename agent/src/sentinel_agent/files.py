@@ -1,0 +1,76 @@
+"""Reading and replacing the agent's own files so that others see the old or the new one whole.
+
+It knows nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from .errors import StateError
+
+
+def replace_file(path: Path, content: bytes, *, mode: int, gid: int = 0) -> os.stat_result:
+    """Put a root-owned file in place of `path` and return its stat; survives power loss.
+
+    A symbolic link at `path` is replaced, never followed. Raises StateError.
+    """
+    try:
+        _check_folder(path.parent)
+        opened, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(opened, "wb") as new:
+                new.write(content)
+                new.flush()
+                if os.geteuid() == 0:
+                    os.fchown(new.fileno(), 0, gid)
+                os.fchmod(new.fileno(), mode)
+                os.fsync(new.fileno())
+                written = os.fstat(new.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+        # The new name itself must be on the disk too.
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StateError(f"cannot write {path}: {error.strerror}") from error
+    return written
+
+
+def read_file(path: Path, *, bytes_max: int) -> bytes | None:
+    """Return the file's content, None when there is none.
+
+    Raises StateError for what only root should have written and others can write, for a
+    symbolic link, and for more than `bytes_max` bytes.
+    """
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"cannot read {path}: {error.strerror}") from error
+    with os.fdopen(opened, "rb") as file:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise StateError(f"cannot read {path}: not a file")
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            raise StateError(f"cannot read {path}: others than root can write it")
+        if found.st_size > bytes_max:
+            raise StateError(f"cannot read {path}: larger than {bytes_max} bytes")
+        return file.read(bytes_max)
+
+
+def _check_folder(folder: Path) -> None:
+    found = folder.stat()
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        raise StateError(f"cannot write in {folder}: others than root can write it")

@@ -1,0 +1,97 @@
+"""The agent's own series. docs/metrics.md lists them; it measures nothing itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from . import __version__
+from .held import HeldPolicy
+from .status import Status
+
+
+class Metrics:
+    """The counters that the tasks raise, and the registry that has all series."""
+
+    def __init__(self, held: HeldPolicy, status: Status) -> None:
+        self.registry = CollectorRegistry()
+        self.sessions_ended = Counter(
+            "sentinel_agent_sessions_ended",
+            "SSH connections ended because their user had no running reservation.",
+            registry=self.registry,
+        )
+        self.users_ended = Counter(
+            "sentinel_agent_users_ended",
+            "Times that all processes of a user were ended.",
+            registry=self.registry,
+        )
+        self.warnings = Counter(
+            "sentinel_agent_warnings",
+            "Warnings about the end of access that at least one terminal took.",
+            registry=self.registry,
+        )
+        self.task_errors = Counter(
+            "sentinel_agent_task_errors",
+            "Times that a task of the agent failed.",
+            ["task"],
+            registry=self.registry,
+        )
+        self.registry.register(_Gauges(held, status))
+
+
+class _Gauges(Collector):
+    """Reads the present state at each scrape; what is not known has no sample."""
+
+    def __init__(self, held: HeldPolicy, status: Status) -> None:
+        self._held = held
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the gauges."""
+        status, policy = self._status, self._held.policy
+        build = GaugeMetricFamily("sentinel_agent_build_info", "Always 1.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+        yield GaugeMetricFamily(
+            "sentinel_agent_enforcing",
+            "1 when sessions are ended, 0 when it is only reported what would be done.",
+            value=status.mode == "enforce",
+        )
+        if policy is not None:
+            yield GaugeMetricFamily(
+                "sentinel_agent_policy_version", "Version of the policy in force.",
+                value=policy.version,
+            )  # fmt: skip
+            yield GaugeMetricFamily(
+                "sentinel_agent_policy_expires_timestamp_seconds",
+                "When the policy in force stops opening sessions.",
+                value=policy.expires_at.timestamp(),
+            )
+        if status.policy_confirmed_monotonic_s is not None:
+            yield GaugeMetricFamily(
+                "sentinel_agent_policy_age_seconds",
+                "Since the server last said what the policy is.",
+                value=time.monotonic() - status.policy_confirmed_monotonic_s,
+            )
+        if status.last_heartbeat_at is not None:
+            yield GaugeMetricFamily(
+                "sentinel_agent_last_heartbeat_timestamp_seconds",
+                "When the server last took a heartbeat.",
+                value=status.last_heartbeat_at,
+            )
+        if status.clock_skew_s is not None:
+            yield GaugeMetricFamily(
+                "sentinel_agent_clock_skew_seconds",
+                "The server's clock less this node's.",
+                value=status.clock_skew_s,
+            )
+        problems = GaugeMetricFamily(
+            "sentinel_agent_problems", "Problems that a task reports now.", labels=["task"]
+        )
+        for task, count in status.problem_counts().items():
+            problems.add_metric([task], count)
+        yield problems

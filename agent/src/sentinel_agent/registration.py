@@ -1,0 +1,101 @@
+"""What the agent keeps of itself: its name and token, and who held a reservation here.
+
+It talks to nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import NotRegistered, StateError
+from .files import read_file, replace_file
+from .policy import Time, format_time
+
+STATE_BYTES_MAX = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What the booking server answered to the invite code."""
+
+    node: str
+    token: str
+    server: str
+    registered_at: datetime
+
+
+class _RegistrationFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    node: str
+    token: str
+    server: str
+    registered_at: Time
+
+
+class _GrantedFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    users: dict[str, int]
+
+
+def registration_path(state_dir: Path) -> Path:
+    """Return where the token is."""
+    return state_dir / "registration.json"
+
+
+def store_registration(state_dir: Path, registration: Registration) -> None:
+    """Write the token, readable to root only. Raises StateError."""
+    document = {
+        "node": registration.node,
+        "token": registration.token,
+        "server": registration.server,
+        "registered_at": format_time(registration.registered_at),
+    }
+    replace_file(registration_path(state_dir), json.dumps(document).encode(), mode=0o600)
+
+
+def load_registration(state_dir: Path) -> Registration:
+    """Return the token and what belongs to it. Raises NotRegistered, StateError."""
+    path = registration_path(state_dir)
+    text = read_file(path, bytes_max=STATE_BYTES_MAX)
+    if text is None:
+        raise NotRegistered(
+            f"{path}: not found; run `sentinel-agent register` with the node's invite code"
+        )
+    try:
+        document = _RegistrationFile.model_validate_json(text)
+    except ValidationError:
+        raise StateError(f"{path} is damaged; register the node again") from None
+    return Registration(document.node, document.token, document.server, document.registered_at)
+
+
+class GrantedUsers:
+    """Users who held a reservation on this node at some time, with their uid then.
+
+    What they leave running is ended when they have no reservation, also after the agent was
+    started anew; that is why it is on the disk.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / "granted.json"
+        self.users: dict[str, int] = {}
+
+    def load(self) -> None:
+        """Read the file, if there is one. Raises StateError and knows nobody then."""
+        text = read_file(self.path, bytes_max=STATE_BYTES_MAX)
+        if text is not None:
+            try:
+                self.users = _GrantedFile.model_validate_json(text).users
+            except ValidationError:
+                raise StateError(f"{self.path} is damaged and was ignored") from None
+
+    def add(self, users: dict[str, int]) -> None:
+        """Remember these too. Raises StateError; they are remembered in memory then."""
+        if users.items() <= self.users.items():
+            return
+        self.users |= users
+        replace_file(self.path, json.dumps({"users": self.users}).encode(), mode=0o600)

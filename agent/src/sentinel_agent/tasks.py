@@ -1,0 +1,193 @@
+"""What the agent does over and over, one class each: ask, report, list, enforce.
+
+A task does one step and says when the next is due; daemon.py runs them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from . import __version__
+from .client import BookingClient
+from .config import Config
+from .enforcement import Enforcement
+from .errors import StateError
+from .held import HeldPolicy
+from .inventory import is_shrunken, read_inventory
+from .policy import decode, format_time
+from .status import Status
+
+log = logging.getLogger(__name__)
+
+# A server that has too many waiting answers at once; it must not be asked again at once.
+BUSY_PAUSE_S = 3.0
+POLICY_PAUSE_MIN_S = 1.0
+INVENTORY_RESEND_S = 900.0
+SKEW_PROBLEM_S = 30.0
+BACKOFF_MAX_S = 60.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that worked: when the next is due, and what it found wrong."""
+
+    pause_s: float
+    problems: tuple[str, ...] = ()
+
+
+class Task(Protocol):
+    """Something done over and over; `retry_max_s` bounds the pause after failures."""
+
+    name: str
+    retry_max_s: float
+
+    def step(self) -> Step:
+        """Do it once. Whatever it raises is logged, reported and tried again."""
+
+
+class PolicyTask:
+    """Waits for a new policy and puts it in force."""
+
+    name = "policy"
+    retry_max_s = BACKOFF_MAX_S
+
+    def __init__(
+        self,
+        config: Config,
+        client: BookingClient,
+        held: HeldPolicy,
+        status: Status,
+        enforce_now: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._held = held
+        self._status = status
+        self._enforce_now = enforce_now
+        self._etag = ""
+        self._problems: tuple[str, ...] = ()
+
+    def step(self) -> Step:
+        """Ask once. Raises ServerError, PolicyRefused."""
+        asked = time.monotonic()
+        wait_s = self._config.policy_wait_s
+        answer = self._client.get_policy(self._etag, wait_s if self._etag else 0)
+        took_s = time.monotonic() - asked
+        if answer is not None:
+            policy, problems = decode(answer.document)
+            try:
+                self._held.replace(policy)
+            except StateError as error:
+                # It holds for open sessions, and the enforcing task writes it again.
+                log.error("policy not written version=%d reason=%s", policy.version, error)
+            self._enforce_now()
+            self._etag = answer.etag
+            self._problems = tuple(problems)
+        self._status.policy_confirmed_monotonic_s = time.monotonic()
+        is_busy = answer is None and took_s < min(wait_s, POLICY_PAUSE_MIN_S)
+        pause_s = jitter(BUSY_PAUSE_S) if is_busy else max(0.0, POLICY_PAUSE_MIN_S - took_s)
+        return Step(pause_s, self._problems)
+
+
+class HeartbeatTask:
+    """Tells the server that the node lives, and what is wrong with it."""
+
+    name = "heartbeat"
+
+    def __init__(
+        self, config: Config, client: BookingClient, held: HeldPolicy, status: Status
+    ) -> None:
+        self.retry_max_s = config.heartbeat_s
+        self._config = config
+        self._client = client
+        self._held = held
+        self._status = status
+
+    def step(self) -> Step:
+        """Report once. Raises ServerError."""
+        policy = self._held.policy
+        sent_at = time.time()
+        server_time = self._client.heartbeat(
+            {
+                "agent_version": __version__,
+                "sent_at": format_time(datetime.fromtimestamp(sent_at, UTC)),
+                "boot_id": BOOT_ID.read_text().strip(),
+                "mode": self._status.mode,
+                "policy_version": policy.version if policy else None,
+                "sessions": dict(self._status.sessions),
+                "problems": self._status.problems(),
+            }
+        )
+        received_at = time.time()
+        self._status.last_heartbeat_at = received_at
+        skew_s = server_time.timestamp() - (sent_at + received_at) / 2
+        self._status.clock_skew_s = skew_s
+        problems: tuple[str, ...] = ()
+        if abs(skew_s) > SKEW_PROBLEM_S:
+            problems = (f"the clock is {-skew_s:+.0f} s off the server's",)
+        return Step(jitter(self._config.heartbeat_s), problems)
+
+
+class InventoryTask:
+    """Tells the server which devices and targets the node has."""
+
+    name = "inventory"
+
+    def __init__(self, config: Config, client: BookingClient) -> None:
+        self.retry_max_s = max(BACKOFF_MAX_S, config.inventory_s)
+        self._config = config
+        self._client = client
+        self._sent: object = None
+        self._sent_uuids: tuple[str, ...] = ()
+        self._sent_monotonic_s = 0.0
+
+    def step(self) -> Step:
+        """Read once, and send what changed. Raises InventoryError, ServerError."""
+        config = self._config
+        found = read_inventory(config.inventory_command, config.inventory_timeout_s)
+        devices = [device.model_dump() for device in found.devices]
+        is_due = time.monotonic() - self._sent_monotonic_s >= INVENTORY_RESEND_S
+        if is_shrunken(found, self._sent_uuids):
+            log.warning("inventory not sent: devices are out of sight count=%d", len(devices))
+        elif devices != self._sent or is_due:
+            self._client.put_inventory(devices, config.targets)
+            self._sent = devices
+            self._sent_uuids = tuple(device.uuid for device in found.devices)
+            self._sent_monotonic_s = time.monotonic()
+            log.info("inventory sent devices=%d", len(devices))
+        return Step(jitter(config.inventory_s), found.problems)
+
+
+class EnforceTask:
+    """Holds the lock for the sessions that are open."""
+
+    name = "enforce"
+
+    def __init__(self, config: Config, enforcement: Enforcement) -> None:
+        self.retry_max_s = config.reconcile_s
+        self._config = config
+        self._enforcement = enforcement
+
+    def step(self) -> Step:
+        """Do one round."""
+        problems = self._enforcement.step()
+        return Step(self._config.reconcile_s, tuple(problems))
+
+
+def jitter(seconds: float) -> float:
+    """Return about so many seconds: nodes started together must not stay in step."""
+    return seconds * random.uniform(0.9, 1.1)  # noqa: S311  no secret
+
+
+def backoff_s(failures: int, max_s: float) -> float:
+    """Return the pause after so many failures in a row; half of it is random."""
+    full = min(max_s, 2.0 ** min(failures, 16))
+    return full * random.uniform(0.5, 1.0)  # noqa: S311  no secret
