@@ -15,10 +15,12 @@ BLUEPRINT_MODULES = (
     "alerts",
     "audit",
     "auth",
+    "calendar",
     "health",
     "me",
     "metrics",
     "nodes",
+    "reservations",
     "sd",
     "users",
 )

@@ -49,6 +49,8 @@ class StrictInput(PydanticAdapter):
                 return model.model_validate_json(request.get_data())
             if location == "query":
                 return model.model_validate(_single_values(request))
+            if location == "headers":
+                return model.model_validate(_known_headers(request, model))
         except ValidationError as error:
             raise _refusal(error) from error
         raise NotImplementedError(f"input from {location} is not used here")
@@ -61,6 +63,12 @@ def _single_values(request: Request) -> dict[str, str]:
             raise InvalidInput.field(name, "given more than once")
         values[name] = given[0]
     return values
+
+
+def _known_headers(request: Request, model: type[BaseModel]) -> dict[str, str]:
+    # A request carries many headers that are none of the view's business.
+    names = [field.alias for field in model.model_fields.values() if field.alias]
+    return {name: request.headers[name] for name in names if name in request.headers}
 
 
 def _refusal(error: ValidationError) -> BookingError:

@@ -58,6 +58,10 @@ from .reservation_view import (
 from .transactions import run_write
 
 
+# Later than anything that can be booked.
+_ANY_TIME = dt.datetime.max.replace(tzinfo=dt.UTC)
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A reservation that somebody asks for; times are aware.
@@ -111,7 +115,7 @@ def create_reservation(
         slots = _find_slots(session, node, wanted, problems)
         if problems:
             raise InvalidInput("The reservation cannot be made.", fields=problems)
-        latest_start = interval.starts if limits is None else now + limits.max_advance
+        latest_start = _ANY_TIME if limits is None else now + limits.max_advance
         refuse_overlap(session, node, Wish(slots, interval, latest_start))
         item = Reservation(
             user=holder,
