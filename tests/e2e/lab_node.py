@@ -16,6 +16,7 @@ NPU_SMI = REPOSITORY / "tests" / "fakes" / "npu-smi"
 SENTINEL_PORT = 9641
 NODE_EXPORTER_PORT = 9100
 
+CONFIG_PATH = "/etc/sentinel/exporter.toml"
 EXPORTER_CONFIG = f"""\
 listen = "0.0.0.0:{SENTINEL_PORT}"
 collectors = ["npu", "ssh"]
@@ -73,18 +74,21 @@ class LabNode:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.services: dict[str, Service] = {}
-        # The agent asks the exporter's program for the devices.
-        self.agent_settings: dict[str, str] = {}
 
     def start_exporters(self) -> None:
         """Start both exporters."""
-        self.node.write("/etc/sentinel/exporter.toml", EXPORTER_CONFIG)
+        self.node.write(CONFIG_PATH, EXPORTER_CONFIG)
         self._serve(
             "node-exporter",
             ["prometheus-node-exporter", f"--web.listen-address=:{NODE_EXPORTER_PORT}"],
         )
         self._serve("exporter", [str(BIN / "sentinel-exporter"), "serve", "--config",
-                                 "/etc/sentinel/exporter.toml"])  # fmt: skip
+                                 CONFIG_PATH])  # fmt: skip
+
+    def register_agent(self, server: str, code: str) -> None:
+        """Register with an invite code; the agent asks the exporter's program for devices."""
+        command = [str(BIN / "sentinel-exporter"), "devices", "--config", CONFIG_PATH]
+        self.node.register_agent(server, code, inventory_command=command)
 
     def start_agent(self) -> None:
         """Start the registered agent."""

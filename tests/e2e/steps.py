@@ -16,6 +16,16 @@ from tests.lab.system import System
 from tests.lab.wait import wait_for
 
 PASSWORDS = {"alice": "alice-has-a-long-password", "bob": "bob-has-a-long-password"}
+ADMIN_PASSWORD = "admin-has-a-long-password"
+
+
+def sign_in_first_admin(system: System) -> Api:
+    """Sign in with the printed password, which must then be changed."""
+    first = Api(system.url, "admin", system.admin_password)
+    assert first.get("/api/users").status_code == 403
+    change = {"old": system.admin_password, "new": ADMIN_PASSWORD}
+    assert first.post("/api/me/password", change).ok
+    return Api(system.url, "admin", ADMIN_PASSWORD)
 
 
 def add_people(admin: Api) -> None:
@@ -43,7 +53,7 @@ def join(system: System, admin: Api, lab_node: LabNode) -> list[str]:
     node = lab_node.node
     assert admin.post("/api/nodes", {"name": node.name, "mode": "enforce"}).status_code == 201
     invite = admin.post(f"/api/nodes/{node.name}/invites", {}).json()
-    node.register_agent(system.url, invite["code"], **lab_node.agent_settings)
+    lab_node.register_agent(system.url, invite["code"])
     lab_node.start_agent()
     uuids = wait_for("the eight cards are reported", lambda: card_uuids(admin, node.name))
     assert len(uuids) == 8

@@ -18,10 +18,10 @@ from tests.e2e.steps import (
     parse,
     running,
     sign_in,
+    sign_in_first_admin,
     sign_in_status,
     wanted,
 )
-from tests.lab.api import Api
 from tests.lab.mail import MailBox
 from tests.lab.system import System
 from tests.lab.wait import wait_for
@@ -34,7 +34,7 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
 
     # 1. An administrator adds alice and makes an invite code for a node. Who is not listed
     #    cannot sign in.
-    admin = Api(system.url, "admin", system.admin_password)
+    admin = sign_in_first_admin(system)
     assert sign_in_status(system, "alice", PASSWORDS["alice"]) == 401
     add_people(admin)
     assert sign_in_status(system, "mallory", "whatever-it-is-0") == 401

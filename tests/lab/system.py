@@ -60,7 +60,7 @@ class System:
         )  # fmt: skip
         threading.Thread(target=self._collect, daemon=True).start()
         wait_for("script/up says that it is ready", self._is_ready, timeout_s=120)
-        found = re.search(r"password:\s+(\S+)", self.text())
+        found = re.search(r"password, shown this once: (\S+)", self.text())
         if found:
             self.admin_password = found[1]
 
