@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
 
 from flask import current_app
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from .errors import ConfigError
 
 ENV_PREFIX = "SENTINEL_BOOKING_"
+# Where the programs find the file; not a setting itself.
+CONFIG_ENV = ENV_PREFIX + "CONFIG"
+# The key signs with HMAC-SHA-256, whose strength a shorter one would lower.
+SECRET_KEY_MIN_CHARS = 32
 
 
 class Config(BaseSettings):
@@ -60,6 +67,42 @@ class Config(BaseSettings):
     # Proxies in front that set X-Forwarded-For and -Proto; 0: the header is not believed.
     trusted_proxies: Annotated[int, Field(ge=0, le=5)] = 0
 
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: str) -> str:
+        try:
+            url = make_url(value)
+        except ArgumentError as error:
+            # Without the value: it may hold a password.
+            raise ValueError("not a database URL") from error
+        backend = url.get_backend_name()
+        if backend not in ("sqlite", "postgresql"):
+            raise ValueError("must begin with sqlite: or postgresql+psycopg:")
+        if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
+            raise ValueError("only postgresql+psycopg: and sqlite: are supported drivers")
+        if backend == "sqlite" and not Path(url.database or "").is_absolute():
+            # In memory each thread would see a database of its own.
+            raise ValueError("sqlite: needs an absolute path, as sqlite:////var/lib/…")
+        return value
+
+    @field_validator("public_url", "prometheus_url", "grafana_url")
+    @classmethod
+    def _check_http_url(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name != "public_url":
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return value.rstrip("/")
+
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError("must be an address and a port, as 127.0.0.1:8800")
+        return value
+
     @model_validator(mode="after")
     def _leave_threads_for_people(self) -> Config:
         if self.threads <= self.max_policy_waiters:
@@ -92,22 +135,43 @@ def load_config(path: Path | None) -> Config:
     source = type("FileConfig", (Config,), {"toml_path": path})
     problems: list[str] = []
     known = {ENV_PREFIX + name.upper() for name in Config.model_fields}
-    # Where the command finds its file; not a setting itself.
-    known.add(ENV_PREFIX + "CONFIG")
+    known.add(CONFIG_ENV)
     for name in os.environ:
         if name.startswith(ENV_PREFIX) and name not in known:
             problems.append(f"{name}: no such setting")
     try:
         config: Config = source()
     except ValidationError as error:
-        for item in error.errors():
+        for item in error.errors(include_url=False, include_context=False, include_input=False):
             where = ".".join(str(part) for part in item["loc"]) or "config"
             problems.append(f"{where}: {item['msg']}")
     except ValueError as error:  # not TOML
         problems.append(f"config file {path}: {error}")
+    else:
+        problems += _secret_problems(config)
     if problems:
         raise ConfigError("\n".join(problems))
     return config
+
+
+def config_path_from_environment() -> Path | None:
+    """The file that SENTINEL_BOOKING_CONFIG names, if it is set."""
+    value = os.environ.get(CONFIG_ENV)
+    return Path(value) if value else None
+
+
+def _secret_problems(config: Config) -> list[str]:
+    problems = []
+    for path, min_chars in (
+        (config.secret_key_file, SECRET_KEY_MIN_CHARS),
+        (config.scrape_token_file, 16),
+        (config.webhook_token_file, 16),
+    ):
+        try:
+            read_secret(path, min_chars)
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
 
 
 def read_secret(path: Path, min_chars: int = 16) -> str:

@@ -25,11 +25,10 @@ from flask_jwt_extended import (
 from flask_jwt_extended.exceptions import CSRFError, JWTExtendedException
 from jwt.exceptions import ExpiredSignatureError, PyJWTError
 
-from .config import Config, current_config, read_secret
+from .config import SECRET_KEY_MIN_CHARS, Config, current_config, read_secret
 from .errors import NotSignedIn, RequestForged
 from .services.sign_ins import SignedIn, find_sign_in
 
-SECRET_MIN_CHARS = 32
 _ACCESS_COOKIE = "sentinel_access"
 _REFRESH_COOKIE = "sentinel_refresh"
 
@@ -45,7 +44,7 @@ class Tokens:
 
 def init_tokens(app: Flask, config: Config) -> None:
     """Configure tokens and cookies. Raises ConfigError for an unusable secret."""
-    secret = read_secret(config.secret_key_file, SECRET_MIN_CHARS)
+    secret = read_secret(config.secret_key_file, SECRET_KEY_MIN_CHARS)
     is_https = config.public_url.startswith("https:")
     app.config.update(
         # Flask's own session gets a key of its own.

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from flask import Flask, Response, jsonify, make_response, redirect, render_template, request
-from jinja2 import TemplateNotFound
 from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
@@ -182,7 +181,9 @@ def _answer(problem: Problem) -> Response:
     else:
         try:
             response = make_response(render_template("error.html", problem=problem))
-        except TemplateNotFound:
+        except Exception:
+            # An error page that fails must not hide the error that it was to show.
+            log.exception("error page failed path=%s", request.path)
             response = Response(f"{problem.title}\n\n{problem.detail}\n", mimetype="text/plain")
     response.status_code = problem.status
     response.headers.update(problem.headers)
