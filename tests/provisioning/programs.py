@@ -35,6 +35,8 @@ class Lab:
     # Bodies that came to the webhook with the right token.
     alerts: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    # Each request line's target with its Authorization header, "" for none.
+    requests: set[tuple[str, str]] = field(default_factory=set)
     is_broken: bool = False
     port: int = 0
 
@@ -42,8 +44,8 @@ class Lab:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def add_target(self, job: str, node: str, **labels: str) -> None:
-        group = {"targets": [self.address], "labels": {"node": node, **labels}}
+    def add_target(self, job: str, address: str, **labels: str) -> None:
+        group = {"targets": [address], "labels": labels}
         self.targets.setdefault(job, []).append(group)
 
 
@@ -54,6 +56,7 @@ def serving(lab: Lab) -> Iterator[Lab]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
+            lab.requests.add((self.path, self.headers.get("Authorization", "")))
             if lab.is_broken:
                 self.answer(503, "text/plain", "")
             elif path.startswith("/sd/"):
