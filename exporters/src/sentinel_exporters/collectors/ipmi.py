@@ -1,0 +1,194 @@
+"""Export what BMCs read, under ipmi_exporter's names. The IPMI itself is in `ipmi/`."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from ..core import CollectorSettings, Scrape, Target
+from ..errors import BadTarget
+from ..ipmi.commands import (
+    read_bmc_url,
+    read_chassis,
+    read_device,
+    read_event_log,
+    read_power_watts,
+    read_system_firmware,
+)
+from ..ipmi.errors import CompletionError, IpmiError
+from ..ipmi.pool import IDLE_S, Pool
+from ..ipmi.readings import read_sensors
+from ..ipmi.sdr import RecordCache
+from ..ipmi.session import Credentials, Privilege, Session
+from ..ipmi.target import AllowList, parse_target, resolve
+from ..ipmi_samples import METRICS, Answers, make_scrape
+
+__all__ = ["METRICS", "Module", "Settings", "parse", "probe"]
+
+log = logging.getLogger(__name__)
+
+# An answer that comes when the runner has given up is lost, and with it `ipmi_up 0`.
+_MARGIN_S = 0.3
+
+CollectorName = Literal["ipmi", "dcmi", "bmc", "chassis", "sel"]
+
+
+class Module(BaseModel):
+    """How one group of BMCs is asked: `[ipmi.modules.<name>]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user: Annotated[str, Field(min_length=1)]
+    # A file that holds the password and nothing else; read anew for each scrape.
+    password_file: Path
+    privilege: Literal["user", "operator", "admin"] = "user"
+    # The time for one BMC; a shorter scrape timeout of Prometheus goes before it.
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    collectors: tuple[CollectorName, ...] = ("ipmi", "dcmi", "bmc", "chassis")
+    # Record ids, as in the label `id`, of sensors that are not asked.
+    exclude_sensor_ids: tuple[int, ...] = ()
+
+    @field_validator("user")
+    @classmethod
+    def _check_user(cls, value: str) -> str:
+        if len(value.encode()) > 16:
+            raise ValueError("IPMI user names have 16 bytes at most")
+        return value
+
+    @field_validator("password_file")
+    @classmethod
+    def _check_password_file(cls, value: Path) -> Path:
+        if not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    def credentials(self) -> Credentials:
+        """Read the password; raises IpmiError."""
+        try:
+            password = self.password_file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise IpmiError(
+                f"cannot read {self.password_file}: {type(error).__name__}"
+            ) from None
+        if len(password.encode()) > 20:
+            raise IpmiError(f"{self.password_file}: IPMI passwords have 20 bytes at most")
+        return Credentials(self.user, password, Privilege[self.privilege.upper()])
+
+
+class Settings(CollectorSettings):
+    """The section `[ipmi]`."""
+
+    # What Prometheus' own limit is where it says none.
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
+    # Addresses, networks, names and *.suffixes that may be asked; empty: any.
+    targets: tuple[str, ...] = ()
+    # Sessions that are open at the same time, those kept for the next scrape included.
+    max_sessions: Annotated[int, Field(ge=1, le=4096)] = 256
+    modules: dict[str, Module] = Field(default_factory=dict)
+
+    @field_validator("targets")
+    @classmethod
+    def _check_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        AllowList.parse(value)
+        return value
+
+
+_records = RecordCache()
+_pools: dict[int, Pool] = {}
+_pools_lock = threading.Lock()
+
+
+def _pool(max_sessions: int) -> Pool:
+    """Return the process' pool; sessions outlive a scrape, and there is one setting."""
+    with _pools_lock:
+        if max_sessions not in _pools:
+            _pools[max_sessions] = Pool(max_sessions, IDLE_S)
+            # A session that is not ended occupies one of the BMC's few slots for a minute.
+            atexit.register(_pools[max_sessions].close)
+        return _pools[max_sessions]
+
+
+def probe(settings: Settings, target: Target) -> Answers:
+    """Ask one BMC. Raises BadTarget; a BMC that fails is an answer with `is_up` False."""
+    started = time.monotonic()
+    module = settings.modules.get(target.module)
+    if module is None:
+        raise BadTarget("ipmi.modules has no module of this name")
+    try:
+        wanted = parse_target(target.address)
+    except ValueError as error:
+        raise BadTarget(f"target: {error}") from error
+    answers = Answers(is_up=dict.fromkeys(module.collectors, False))
+    deadline = started + min(module.timeout_s, target.timeout_s - _MARGIN_S)
+    try:
+        address = resolve(wanted)
+        if not AllowList.parse(settings.targets).admits(wanted, address):
+            raise BadTarget("target: not permitted by ipmi.targets")
+        pool = _pool(settings.max_sessions)
+        with pool.session(address, module.credentials(), deadline) as session:
+            _ask(session, module, answers)
+    except IpmiError as error:
+        answers.problems.append(str(error))
+    answers.duration_s = time.monotonic() - started
+    return answers
+
+
+def _ask(session: Session, module: Module, answers: Answers) -> None:
+    def read_ipmi() -> None:
+        records = [
+            record
+            for record in _records.records(session)
+            if record.id not in module.exclude_sensor_ids
+        ]
+        answers.readings = read_sensors(session, records)
+
+    def read_dcmi() -> None:
+        answers.power_watts = read_power_watts(session)
+
+    def read_bmc() -> None:
+        answers.device = read_device(session)
+        answers.system_firmware = read_system_firmware(session)
+        answers.bmc_url = read_bmc_url(session)
+
+    def read_chassis_state() -> None:
+        answers.chassis = read_chassis(session)
+
+    def read_sel() -> None:
+        answers.event_log = read_event_log(session)
+
+    # The sensors last: they are the many, and what was told before them is not lost with them.
+    readers: dict[str, Callable[[], None]] = {
+        "chassis": read_chassis_state,
+        "bmc": read_bmc,
+        "dcmi": read_dcmi,
+        "sel": read_sel,
+        "ipmi": read_ipmi,
+    }
+    for name, read in readers.items():
+        if name not in module.collectors or session.is_lost:
+            continue
+        try:
+            read()
+        except CompletionError as error:
+            if name != "dcmi":
+                answers.problems.append(f"{name}: {error}")
+            elif not session.facts.get("dcmi refused"):
+                # Many BMCs have no DCMI: that is worth a line once, not at each scrape.
+                session.facts["dcmi refused"] = True
+                log.info("ipmi no dcmi bmc=%s reason=%s", session.address, error)
+        except IpmiError as error:
+            answers.problems.append(f"{name}: {error}")
+        else:
+            answers.is_up[name] = True
+
+
+def parse(answers: Answers) -> Scrape:
+    """Turn a BMC's answers into samples; what it did not tell has none."""
+    return make_scrape(answers)

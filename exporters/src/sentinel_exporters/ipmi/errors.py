@@ -1,0 +1,31 @@
+"""The ways in which a BMC can fail us. Each message is fit for a log: no secrets."""
+
+from __future__ import annotations
+
+from ..errors import CollectorError
+
+
+class IpmiError(CollectorError):
+    """Base: the BMC could not be asked, or refused."""
+
+
+class NoAnswerError(IpmiError):
+    """Nothing came back in time. The session is lost; a new one may work."""
+
+
+class LoginError(IpmiError):
+    """The BMC answered, but gave no session: wrong password, no slot left, unknown user."""
+
+
+class BusyError(IpmiError):
+    """Somebody else uses the BMC, or all permitted sessions are in use."""
+
+
+class CompletionError(IpmiError):
+    """The BMC answered a command with a completion code other than 0 (IPMI 2.0, table 5-2)."""
+
+    INSUFFICIENT_PRIVILEGE = 0xD4
+
+    def __init__(self, netfn: int, command: int, code: int, text: str) -> None:
+        super().__init__(f"command {netfn:02X}h/{command:02X}h: {text} ({code:02X}h)")
+        self.code = code

@@ -1,0 +1,71 @@
+"""What the sensors of a BMC read now. Keeps nothing and exports nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .errors import CompletionError, IpmiError
+from .sdr import THRESHOLD, SensorRecord
+from .session import Session
+from .states import State, judge
+
+_SENSOR = 0x04  # network function "Sensor/Event"
+_GET_READING = 0x2D
+_THRESHOLD_BITS = 0x3F
+_EVENT_BITS = 0x7FFF
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One sensor's reading, in the unit of its record. None: it has none of that kind."""
+
+    record: SensorRecord
+    value: float | None
+    state: State | None
+
+
+def read_sensors(session: Session, records: Iterable[SensorRecord]) -> list[Reading]:
+    """Ask for every sensor, one after the other; those that read nothing now are left out.
+
+    One request at a time, because several at once confuse some BMCs. Raises IpmiError when the
+    BMC stops answering or gives none of the sensors.
+    """
+    readings: list[Reading] = []
+    refusal: CompletionError | None = None
+    for record in records:
+        try:
+            data = session.request(_SENSOR, _GET_READING, bytes([record.number]), record.lun)
+        except CompletionError as error:
+            # A drive or riser that is not plugged in, or a host that is off.
+            refusal = error
+            continue
+        reading = decode_reading(record, data, session)
+        if reading is not None:
+            readings.append(reading)
+    if refusal is not None and (
+        refusal.code == CompletionError.INSUFFICIENT_PRIVILEGE and not readings
+    ):
+        raise IpmiError(f"no sensor can be read: {refusal}")
+    return readings
+
+
+def decode_reading(
+    record: SensorRecord, data: bytes, session: Session | None = None
+) -> Reading | None:
+    """Decode Get Sensor Reading (IPMI 2.0, 35.14); None when the sensor reads nothing now.
+
+    `session` is asked for the formula of a non-linear sensor.
+    """
+    if len(data) < 2:
+        return None
+    is_unavailable, is_scanned = data[1] & 0x20, data[1] & 0x40
+    if is_unavailable or not is_scanned:
+        return None
+    value = record.convert(data[0], session) if record.has_number else None
+    state = None
+    if len(data) > 2:  # the state bytes are optional
+        events = int.from_bytes(data[2:4], "little")
+        events &= _THRESHOLD_BITS if record.event_type == THRESHOLD else _EVENT_BITS
+        state = judge(record.sensor_type, record.event_type, events)
+    return Reading(record, value, state)

@@ -1,0 +1,212 @@
+"""The sensors that a BMC's SDR repository describes, and a cache of them. Reads no sensor.
+
+pyghmi reads the repository and decodes the records; it throws the record id away, shares
+decoded records between all BMCs of a model, drops records that share a sensor number, and
+fails as a whole on one record that it cannot decode. Here it does none of these.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyghmi.exceptions import PyghmiException
+from pyghmi.ipmi import sdr as pyghmi_sdr
+
+from .commands import read_device
+from .errors import IpmiError
+from .session import Session
+from .target import Address
+
+log = logging.getLogger(__name__)
+
+THRESHOLD = 0x01  # event/reading type code, IPMI 2.0, table 42-1
+
+_FULL, _COMPACT = 0x01, 0x02  # record types, 43.1 and 43.2
+_BMC_OWNER = 0x20  # sensors of other controllers sit behind a bridge
+_NO_NUMBER = 3  # analog data format, 43.1, byte 21
+_LAST_FIXED_FORMULA = 11  # linearization, 43.1, byte 24
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A reading's unit: a code of table 43-15; `is_plain`: not per time, not per other unit."""
+
+    code: int
+    is_percent: bool = False
+    is_plain: bool = True
+
+
+@dataclass(frozen=True)
+class SensorRecord:
+    """One record. `id` is its record id; `sensor_type` and `event_type` as in chapter 42."""
+
+    id: int
+    name: str
+    number: int
+    lun: int
+    sensor_type: int
+    event_type: int
+    # None: the record describes no number.
+    unit: Unit | None
+    # Any: pyghmi's entry, which holds the formula and has no types.
+    _entry: Any = field(repr=False, compare=False)
+
+    @property
+    def has_number(self) -> bool:
+        """Whether the reading is a number in `unit`."""
+        return (
+            self.unit is not None
+            and self.event_type == THRESHOLD
+            and self._entry.numeric_format != _NO_NUMBER
+        )
+
+    def convert(self, raw: int, session: Session | None = None) -> float | None:
+        """Return the raw reading in `unit`; None when it has no value.
+
+        A non-linear sensor's formula differs from reading to reading: it is asked of `session`,
+        and without one such a sensor has no value.
+        """
+        entry = self._entry
+        if entry.linearization > _LAST_FIXED_FORMULA and session is None:
+            return None
+        if entry.numeric_format == 1:
+            number = pyghmi_sdr.ones_complement(raw, 8)
+        elif entry.numeric_format == 2:
+            number = pyghmi_sdr.twos_complement(raw, 8)
+        else:
+            number = raw
+        try:
+            value = entry.decode_value(session, number)
+        except (ValueError, ArithmeticError, NotImplementedError, LookupError):
+            return None  # a logarithm of nothing, a division by zero, no factors
+        # The cube root of a negative number is complex in Python.
+        if not isinstance(value, float) or not math.isfinite(value):
+            return None
+        return float(f"{value:.9g}")  # 2.28, not 2.2800000000000002
+
+
+def read_records(session: Session) -> tuple[SensorRecord, ...]:
+    """Read the whole repository; returns the BMC's own sensors that can be read.
+
+    Raises IpmiError.
+    """
+    try:
+        return tuple(_Reader(session).records.values())
+    except NotImplementedError as error:
+        raise IpmiError("the BMC has no SDR repository that is understood") from error
+    except PyghmiException as error:
+        raise IpmiError(f"the SDR repository is damaged: {error}") from error
+    except (IndexError, struct.error) as error:
+        raise IpmiError("the SDR repository's answers are cut short") from error
+
+
+class RecordCache:
+    """The records of many BMCs, each as long as its repository stays the same. Thread-safe."""
+
+    def __init__(self, max_bmcs: int = 2048) -> None:
+        self._max_bmcs = max_bmcs
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Address, tuple[object, tuple[SensorRecord, ...]]]
+        self._kept = OrderedDict()
+
+    def records(self, session: Session) -> tuple[SensorRecord, ...]:
+        """Return the BMC's records, read anew when anything says that they may have changed.
+
+        That is the GUID (another BMC has the address), the device id (another firmware), and
+        the repository's times of addition and erasure. Raises IpmiError.
+        """
+        # Get SDR Repository Info, IPMI 2.0, 33.9.
+        state = (session.guid, read_device(session), session.request(0x0A, 0x20))
+        with self._lock:
+            kept = self._kept.get(session.address)
+            if kept is not None and kept[0] == state:
+                self._kept.move_to_end(session.address)
+                return kept[1]
+        records = read_records(session)
+        with self._lock:
+            self._kept[session.address] = (state, records)
+            self._kept.move_to_end(session.address)
+            while len(self._kept) > self._max_bmcs:
+                self._kept.popitem(last=False)
+        return records
+
+
+class _Entry(pyghmi_sdr.SDREntry):  # type: ignore[misc]  # pyghmi has no types
+    """pyghmi's entry with names as BMCs write them."""
+
+    def tlv_decode(self, tlv: int, data: bytes) -> str:
+        # Type/length byte, IPMI 2.0, 43.15. pyghmi takes whatever follows the name for a part
+        # of it, Latin-1 for UTF-8, and loses the end of packed names.
+        kind, data = tlv >> 6, bytes(data[: tlv & 0x1F])
+        if kind == 0:
+            text = data.decode("utf-8", "replace")
+        elif kind == 2:
+            bits = int.from_bytes(data, "little")
+            text = "".join(
+                chr((bits >> 6 * place & 0x3F) + 0x20) for place in range(len(data) * 8 // 6)
+            )
+        elif kind == 3:
+            text = data.decode("latin-1")
+        else:
+            text = str(super().tlv_decode(tlv, data))
+        return text.partition("\0")[0]
+
+
+class _Reader(pyghmi_sdr.SDR):  # type: ignore[misc]  # pyghmi has no types
+    """pyghmi's reader, which keeps record ids and shares nothing."""
+
+    def __init__(self, session: Session) -> None:
+        self.records: dict[int, SensorRecord] = {}
+        super().__init__(session)
+
+    def get_sdr(self) -> None:
+        # Part of the key under which pyghmi shares what it reads; nothing else has this one.
+        mark = self.device_id = object()
+        try:
+            super().get_sdr()
+        finally:
+            for key in [key for key in list(pyghmi_sdr.shared_sdrs) if mark in key]:
+                pyghmi_sdr.shared_sdrs.pop(key, None)
+
+    def add_sdr(self, sdrbytes: bytes) -> None:
+        try:
+            record = self._decode(bytes(sdrbytes))
+        except (LookupError, ValueError, NotImplementedError, struct.error) as error:
+            log.debug("SDR record skipped record=%s reason=%r", bytes(sdrbytes).hex(), error)
+            return
+        if record is not None:
+            self.records.setdefault(record.id, record)
+
+    def _decode(self, data: bytes) -> SensorRecord | None:
+        kind = data[3]
+        if kind not in (_FULL, _COMPACT) or data[5] != _BMC_OWNER:
+            return None
+        # pyghmi fails on a unit that it does not know; the units are decoded below.
+        plain = bytearray(data)
+        plain[20:23] = data[20] & 0xC0, 0, 0
+        entry = _Entry(
+            plain, self.ipmicmd.get_event_constants(), False, self.mfg_id, self.prod_id
+        )
+        return SensorRecord(
+            id=data[0] | data[1] << 8,
+            name=entry.sensor_name,
+            number=entry.sensor_number,
+            lun=entry.sensor_lun,
+            sensor_type=entry.sensor_type_number,
+            event_type=entry.reading_type,
+            unit=_decode_unit(data) if kind == _FULL else None,
+            _entry=entry,
+        )
+
+
+def _decode_unit(data: bytes) -> Unit:
+    # Bytes 21 to 23 of the record, 43.1.
+    flags, base, modifier = data[20], data[21], data[22]
+    is_plain = not flags & 0x38 and not (flags & 0x06 and modifier)
+    return Unit(base, bool(flags & 1), is_plain)

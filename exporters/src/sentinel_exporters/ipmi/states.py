@@ -1,0 +1,104 @@
+"""How grave a sensor's state is: nominal, warning or critical. Pure.
+
+The standard names the events of a sensor and leaves open which of them are bad. The verdicts
+here are those of FreeIPMI 1.6.10's `ipmi-sensors --output-sensor-state` with its default
+settings, which ipmi_exporter reports: observed event by event (tests/exporters compare them).
+Where FreeIPMI has no verdict there is none here.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from .sdr import THRESHOLD
+
+_SENSOR_SPECIFIC = 0x6F  # event/reading type code, IPMI 2.0, table 42-1
+
+
+class State(IntEnum):
+    """The numbers are those that ipmi_exporter gives to the states."""
+
+    NOMINAL = 0
+    WARNING = 1
+    CRITICAL = 2
+
+
+# One digit for each event offset, from 0 on: 0 nominal, 1 warning, 2 critical. Offsets behind
+# the last digit are nominal, as is a sensor on which no event is asserted.
+
+# Lower non-critical, critical, non-recoverable; upper likewise (42-2, "threshold").
+_THRESHOLD_EVENTS = "022022"
+
+_SEVERITY = "01221221"
+_REDUNDANCY = "02122211"
+
+# Keyed by event/reading type code (table 42-2), then by sensor type (table 42-3).
+_GENERIC: dict[int, dict[int, str]] = {
+    0x02: {0x12: ""},
+    # State deasserted, asserted.
+    0x03: {
+        **dict.fromkeys((0x01, 0x02, 0x04, 0x08, 0x09, 0x0E, 0x0F, 0x12), "01"),
+        **dict.fromkeys((0x07, 0x0C, 0x15, 0x1E, 0x20, 0x24), "02"),
+        0x0D: "1",
+        0x14: "",
+    },
+    0x04: {0x0D: "02"},
+    0x05: dict.fromkeys((0x01, 0x02), "02"),
+    0x06: {0x02: "02"},
+    0x07: dict.fromkeys(
+        (
+            *(0x01, 0x02, 0x03, 0x04, 0x08, 0x09, 0x0C, 0x0D, 0x0F),
+            *(0x12, 0x14, 0x18, 0x19, 0x1B, 0x1E, 0x21, 0x28),
+        ),
+        _SEVERITY,
+    ),
+    # Device absent, present.
+    0x08: dict.fromkeys((0x04, 0x09, 0x0D, 0x0F, 0x15, 0x25, 0x28), "2"),
+    0x0A: {0x04: "011111212"},
+    0x0B: dict.fromkeys((0x04, 0x08, 0x09, 0x0A, 0x0C), _REDUNDANCY),
+}
+
+# The sensor-specific events of table 42-3, by sensor type.
+_SPECIFIC = {
+    0x05: "2222222",  # physical security
+    0x06: "222222",  # platform security
+    0x07: "2222222022121",  # processor
+    0x08: "02222221",  # power supply
+    0x09: "00112222",  # power unit
+    0x0C: "12222102012",  # memory
+    0x0D: "022002202",  # drive slot
+    0x0F: "22",  # firmware progress
+    0x10: "2202212",  # event logging disabled
+    0x12: "102001",  # system event
+    0x13: "222122212221",  # critical interrupt
+    0x14: "00011",  # button
+    0x1B: "02",  # cable
+    0x1E: "22221",  # boot error
+    0x1F: "00000010012",  # OS boot
+    0x21: "210000111",  # slot
+    0x22: "00000000000002",  # ACPI power state
+    0x23: "122200001",  # watchdog 2
+    0x25: "022",  # entity presence
+    0x28: "222222",  # management subsystem health
+    0x29: "12",  # battery
+    0x2A: "0012",  # session audit
+    0x2B: "112222",  # version change
+    0x2C: "22110112",  # FRU state
+}
+
+
+def judge(sensor_type: int, event_type: int, events: int) -> State | None:
+    """Return the gravest of the asserted `events`, a bit for each offset (35.14).
+
+    None when nobody says which of the sensor's events are bad.
+    """
+    if event_type == THRESHOLD:
+        verdicts: str | None = _THRESHOLD_EVENTS
+    elif event_type == _SENSOR_SPECIFIC:
+        verdicts = _SPECIFIC.get(sensor_type)
+    else:
+        verdicts = _GENERIC.get(event_type, {}).get(sensor_type)
+    if verdicts is None:
+        return None
+    asserted = [int(digit) for place, digit in enumerate(verdicts) if events >> place & 1]
+    return State(max(asserted, default=0))

@@ -1,0 +1,173 @@
+"""Turn what BMCs tell into samples under ipmi_exporter's names. Pure; collectors/ipmi.py asks.
+
+Names, labels and meanings are those of prometheus-community/ipmi_exporter, so that its
+dashboards work. It exports NaN for what is missing; here that has no sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .core import Metric, Sample, Scrape
+from .ipmi.commands import Chassis, Device, EventLog
+from .ipmi.names import name_manufacturer, name_sensor_type
+from .ipmi.readings import Reading
+
+UP = Metric("ipmi_up", "gauge", "1 when the collector read the BMC, else 0.", ("collector",))
+DURATION = Metric(
+    "ipmi_scrape_duration_seconds", "gauge", "How long the whole scrape took.", (), "seconds"
+)
+_ID = ("id", "name")
+_STATE_HELP = "The sensor's state: 0 nominal, 1 warning, 2 critical."
+
+
+def _state(kind: str) -> Metric:
+    return Metric(f"ipmi_{kind}_state", "gauge", _STATE_HELP, _ID)
+
+
+# By unit (IPMI 2.0, table 43-15): the family of the values, that of the states.
+_TYPED = {
+    1: (
+        Metric("ipmi_temperature_celsius", "gauge", "Temperature.", _ID, "celsius"),
+        _state("temperature"),
+    ),
+    4: (Metric("ipmi_voltage_volts", "gauge", "Voltage.", _ID, "volts"), _state("voltage")),
+    5: (Metric("ipmi_current_amperes", "gauge", "Current.", _ID, "amperes"), _state("current")),
+    6: (Metric("ipmi_power_watts", "gauge", "Power.", _ID, "watts"), _state("power")),
+    18: (
+        Metric("ipmi_fan_speed_rpm", "gauge", "Fan speed in revolutions per minute.", _ID),
+        _state("fan_speed"),
+    ),
+}
+FAN_RATIO = Metric(
+    "ipmi_fan_speed_ratio", "gauge", "Fan speed as a part of its maximum, 0 to 1.", _ID, "ratio"
+)
+FAN_STATE = _TYPED[18][1]
+SENSOR_VALUE = Metric(
+    "ipmi_sensor_value",
+    "gauge",
+    "The reading of a sensor that has no family of its own, in the sensor's own unit.",
+    ("id", "name", "type"),
+)
+SENSOR_STATE = Metric("ipmi_sensor_state", "gauge", _STATE_HELP, ("id", "name", "type"))
+POWER_STATE = Metric("ipmi_chassis_power_state", "gauge", "1 when the host is on, 0 when off.")
+DRIVE_STATE = Metric(
+    "ipmi_chassis_drive_fault_state", "gauge", "1 without a drive fault, 0 with one."
+)
+COOLING_STATE = Metric(
+    "ipmi_chassis_cooling_fault_state", "gauge", "1 without a fan fault, 0 with one."
+)
+BMC_INFO = Metric(
+    "ipmi_bmc_info",
+    "gauge",
+    "Always 1; what the BMC is.",
+    ("firmware_revision", "manufacturer_id", "system_firmware_version", "bmc_url"),
+)
+SEL_COUNT = Metric("ipmi_sel_logs_count", "gauge", "Entries in the System Event Log.")
+SEL_FREE = Metric(
+    "ipmi_sel_free_space_bytes",
+    "gauge",
+    "Free space of the System Event Log; 65535 means that or more.",
+    (),
+    "bytes",
+)
+DCMI_POWER = Metric(
+    "ipmi_dcmi_power_consumption_watts",
+    "gauge",
+    "The power that the host draws; absent while the BMC does not measure it.",
+    (),
+    "watts",
+)
+METRICS = (
+    UP,
+    DURATION,
+    *(metric for pair in _TYPED.values() for metric in pair),
+    FAN_RATIO,
+    SENSOR_VALUE,
+    SENSOR_STATE,
+    POWER_STATE,
+    DRIVE_STATE,
+    COOLING_STATE,
+    BMC_INFO,
+    SEL_COUNT,
+    SEL_FREE,
+    DCMI_POWER,
+)
+
+
+@dataclass
+class Answers:
+    """What one BMC told. None: not asked for, or not told."""
+
+    duration_s: float = 0.0
+    readings: Sequence[Reading] | None = None
+    chassis: Chassis | None = None
+    event_log: EventLog | None = None
+    power_watts: int | None = None
+    device: Device | None = None
+    system_firmware: str | None = None
+    bmc_url: str | None = None
+    # By collector: whether it was told what it asked for.
+    is_up: dict[str, bool] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def make_scrape(answers: Answers) -> Scrape:
+    """Turn a BMC's answers into samples; what it did not tell has none."""
+    samples = [DURATION.sample(answers.duration_s)]
+    samples += [UP.sample(float(is_up), name) for name, is_up in answers.is_up.items()]
+    for reading in answers.readings or ():
+        samples += sample_reading(reading)
+    if answers.chassis is not None:
+        samples += [
+            POWER_STATE.sample(float(answers.chassis.is_on)),
+            # The other way round, as ipmi_exporter has them.
+            DRIVE_STATE.sample(float(not answers.chassis.has_drive_fault)),
+            COOLING_STATE.sample(float(not answers.chassis.has_cooling_fault)),
+        ]
+    if answers.event_log is not None:
+        samples += [
+            SEL_COUNT.sample(answers.event_log.entries),
+            SEL_FREE.sample(answers.event_log.free_bytes),
+        ]
+    if answers.power_watts is not None:
+        samples.append(DCMI_POWER.sample(answers.power_watts))
+    if answers.device is not None and answers.is_up.get("bmc"):
+        samples.append(
+            BMC_INFO.sample(
+                1,
+                answers.device.firmware,
+                name_manufacturer(answers.device.manufacturer),
+                answers.system_firmware or "N/A",
+                answers.bmc_url or "",
+            )
+        )
+    return Scrape(samples, answers.problems)
+
+
+def sample_reading(reading: Reading) -> list[Sample]:
+    """Return the sensor's value and state, each only where there is one."""
+    record, unit = reading.record, reading.record.unit
+    labels: tuple[str, ...] = (str(record.id), record.name)
+    scale = 1.0
+    is_simple = record.has_number and unit is not None and unit.is_plain
+    if unit is not None and is_simple and not unit.is_percent and unit.code in _TYPED:
+        value_metric, state_metric = _TYPED[unit.code]
+    elif unit is not None and is_simple and _is_fan_duty(reading):
+        value_metric, state_metric, scale = FAN_RATIO, FAN_STATE, 0.01
+    else:
+        value_metric, state_metric = SENSOR_VALUE, SENSOR_STATE
+        labels += (name_sensor_type(record.sensor_type),)
+    samples = []
+    if reading.value is not None:
+        samples.append(value_metric.sample(reading.value * scale, *labels))
+    if reading.state is not None:
+        samples.append(state_metric.sample(float(reading.state), *labels))
+    return samples
+
+
+def _is_fan_duty(reading: Reading) -> bool:
+    unit = reading.record.unit
+    is_fan = name_sensor_type(reading.record.sensor_type) == "Fan"
+    return unit is not None and unit.is_percent and unit.code == 0 and is_fan
