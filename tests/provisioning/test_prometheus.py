@@ -72,7 +72,7 @@ def test_a_failing_booking_keeps_the_targets_and_is_counted(tmp_path: Path) -> N
                 "the series of ServiceDiscoveryFailing",
                 lambda: server.query("increase(prometheus_sd_http_failures_total[1m]) > 0"),
             )
-            assert server.query('up{job="booking"} == 0')
+            wait_for("booking is down", lambda: server.query('up{job="booking"} == 0'))
             assert server.query('up{job="sentinel",node="gpu-01"} == 1')
 
 
