@@ -78,15 +78,11 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def choose_collectors(config: Config, collectors: Mapping[str, Collector]) -> list[Collector]:
     """Return what the configuration enables.
 
-    With "auto" that is every collector that runs here, to be joined when present, and the
-    probes that are present, which is to say configured.
+    With "auto" that is every collector of this machine, to join in when its source is present,
+    and no probe: what asks other machines is enabled by name.
     """
     if config.collectors == "auto":
-        return [
-            one
-            for one in collectors.values()
-            if not one.is_probe or one.is_present(config.section(one))
-        ]
+        return [one for one in collectors.values() if not one.is_probe]
     return [collectors[name] for name in config.collectors]
 
 

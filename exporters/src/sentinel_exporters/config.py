@@ -41,7 +41,7 @@ class Config(BaseSettings):
 
     # Address and port; [::]:9641 for IPv6.
     listen: str = "0.0.0.0:9641"
-    # "auto": those whose source is present; else their names, joined by commas.
+    # "auto": those of this machine whose source is present; else their names.
     collectors: Annotated[Literal["auto"] | tuple[str, ...], NoDecode] = "auto"
     # Requests that are served at the same time; further ones get 503 at once.
     max_requests: Annotated[int, Field(ge=1, le=256)] = 16

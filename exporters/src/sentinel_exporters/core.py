@@ -13,9 +13,9 @@ A collector is one module in `collectors/`; its file name is its name. It offers
 - `read_devices(settings)`, optional: a DeviceReport for `sentinel-exporter devices`.
 
 A probe is a collector that asks other machines: it has `probe(settings, target)` instead of
-`read`, and is served at `/<name>?target=…&module=…`. Several targets are probed at the same
-time, so `probe` must not share state between calls without a lock. It raises BadTarget for a
-target or module that it does not serve (HTTP 400).
+`read`, and is served at `/<name>?target=…&module=…` where it is enabled by name; "auto" enables
+none. Several targets are probed at the same time, so `probe` must not share state between calls
+without a lock. It raises BadTarget for a target or module that it does not serve (HTTP 400).
 
 `read`, `probe` and `parse` raise CollectorError, or anything else, when nothing is usable; what
 is usable in part goes into a Scrape with `problems`. A missing reading has no sample.

@@ -1,0 +1,290 @@
+"""Running collectors side by side: nobody waits for, or is hidden by, a bad one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from sentinel_exporters.catalog import Collector
+from sentinel_exporters.core import CollectorSettings, Metric, Sample, Scrape, Target
+from sentinel_exporters.errors import BadTarget, CollectorError
+from sentinel_exporters.runner import Outcome, Prober, Runner, TooManyProbes
+from tests.lab.wait import wait_for
+
+VALUE = Metric("toy_value", "gauge", "A toy.", ("name",))
+SHORT = CollectorSettings(timeout_s=0.2)
+LONG = CollectorSettings(timeout_s=60)
+
+
+@dataclass
+class Source:
+    """What a toy collector reads: it counts its reads and may be held or made to fail."""
+
+    name: str
+    reads: int = 0
+    error: Exception | None = None
+    problems: tuple[str, ...] = ()
+    samples: tuple[Sample, ...] | None = None
+    is_present: bool = True
+    gate: threading.Event = field(default_factory=threading.Event)
+    is_probe: bool = False
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def read(self, _settings: CollectorSettings, target: Target | None = None) -> str:
+        self.reads += 1
+        self.gate.wait(30)
+        if self.error:
+            raise self.error
+        return target.address if target else self.name
+
+    def parse(self, reading: str) -> Scrape:
+        samples = (VALUE.sample(1, reading),) if self.samples is None else self.samples
+        return Scrape(samples, self.problems)
+
+    def collector(self) -> Collector:
+        return Collector(
+            self.name,
+            (VALUE,),
+            CollectorSettings,
+            lambda _settings: self.is_present,
+            self.read,
+            self.parse,
+            None,
+            self.is_probe,
+        )
+
+
+def make_runner(
+    *sources: Source, settings: CollectorSettings = LONG, is_auto: bool = False
+) -> Runner:
+    return Runner(
+        [source.collector() for source in sources],
+        {source.name: settings for source in sources},
+        is_auto=is_auto,
+    )
+
+
+def collect(runner: Runner, limit_s: float = 30) -> dict[str, Outcome]:
+    return {outcome.collector: outcome for outcome in runner.collect(limit_s)}
+
+
+def own(outcome: Outcome) -> dict[str, float]:
+    return {sample.metric.name: sample.value for sample in outcome.own_samples()}
+
+
+def test_a_run_that_reads_everything_is_a_success() -> None:
+    outcome = collect(make_runner(Source("a")))["a"]
+    assert outcome.samples == (VALUE.sample(1, "a"),)
+    assert own(outcome)["sentinel_collector_success"] == 1
+    assert own(outcome)["sentinel_collector_last_success_timestamp_seconds"] > 1_600_000_000
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (CollectorError("the tool\nis gone"), "the tool is gone"),
+        (ZeroDivisionError("bug"), "ZeroDivisionError: bug"),
+    ],
+)
+def test_a_failed_collector_says_why_and_hides_no_other(error: Exception, reason: str) -> None:
+    outcomes = collect(make_runner(Source("bad", error=error), Source("good")))
+    assert outcomes["bad"].problems == (reason,)
+    assert outcomes["bad"].samples == ()
+    assert own(outcomes["bad"])["sentinel_collector_success"] == 0
+    assert outcomes["good"].is_success
+
+
+def test_a_collector_that_never_succeeded_has_no_last_success() -> None:
+    outcome = collect(make_runner(Source("bad", error=OSError())))["bad"]
+    assert "sentinel_collector_last_success_timestamp_seconds" not in own(outcome)
+
+
+def test_the_last_success_outlives_a_failure() -> None:
+    source = Source("a")
+    runner = make_runner(source)
+    before = collect(runner)["a"].last_success
+    source.error = OSError()
+    assert collect(runner)["a"].last_success == before
+
+
+def test_a_partial_reading_goes_out_and_counts_as_failed() -> None:
+    outcome = collect(make_runner(Source("a", problems=("card 3 is damaged",))))["a"]
+    assert outcome.samples
+    assert not outcome.is_success
+
+
+def test_a_collector_that_hangs_fails_and_the_others_answer() -> None:
+    slow = Source("slow")
+    slow.gate.clear()
+    outcomes = collect(make_runner(slow, Source("good"), settings=SHORT))
+    assert outcomes["slow"].problems == ("no answer within the time limit",)
+    assert outcomes["slow"].samples == ()
+    assert outcomes["good"].is_success
+    slow.gate.set()
+
+
+def test_the_scrapers_own_limit_goes_before_the_collectors() -> None:
+    slow = Source("slow")
+    slow.gate.clear()
+    assert not collect(make_runner(slow, settings=LONG), limit_s=0.1)["slow"].is_success
+    slow.gate.set()
+
+
+def test_a_collector_that_hangs_is_not_started_again() -> None:
+    slow = Source("slow")
+    slow.gate.clear()
+    runner = make_runner(slow, settings=SHORT)
+    for _ in range(3):
+        assert not collect(runner)["slow"].is_success
+    assert slow.reads == 1
+    slow.gate.set()
+    wait_for(
+        "the run to end and the next to succeed", lambda: collect(runner)["slow"].is_success
+    )
+
+
+def test_two_scrapes_at_once_share_one_run() -> None:
+    source = Source("a")
+    source.gate.clear()
+    runner = make_runner(source)
+    found: list[Outcome] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(collect(runner)["a"])) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_for("the run to begin", lambda: source.reads)
+    source.gate.set()
+    for thread in threads:
+        thread.join(30)
+    assert [outcome.is_success for outcome in found] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        ((VALUE.sample(float("nan"), "a"),), "toy_value is nan"),
+        ((VALUE.sample(float("inf"), "a"),), "toy_value is inf"),
+        ((VALUE.sample(1, "a"), VALUE.sample(2, "a")), "there twice"),
+        ((Metric("other", "gauge", "x").sample(1),), "other is not in METRICS"),
+    ],
+)
+def test_samples_that_would_spoil_the_page_are_refused(
+    samples: tuple[Sample, ...], reason: str
+) -> None:
+    outcome = collect(make_runner(Source("a", samples=samples)))["a"]
+    assert outcome.samples == ()
+    assert reason in outcome.problems[0]
+
+
+def test_in_auto_an_absent_source_has_no_series_and_joins_when_it_appears() -> None:
+    source = Source("a", is_present=False)
+    runner = make_runner(source, is_auto=True)
+    assert collect(runner) == {}
+    source.is_present = True
+    assert collect(runner)["a"].is_success
+    # From then on its absence is a failure, and not silence.
+    source.is_present, source.error = False, CollectorError("gone")
+    assert collect(runner)["a"].problems == ("gone",)
+
+
+def test_an_enabled_but_absent_source_is_a_failure() -> None:
+    runner = make_runner(Source("a", is_present=False, error=CollectorError("no tool")))
+    assert collect(runner)["a"].problems == ("no tool",)
+
+
+def test_a_lasting_failure_is_logged_once_and_its_end_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    source = Source("a", error=CollectorError("no tool"))
+    runner = make_runner(source)
+    collect(runner)
+    collect(runner)
+    source.error = None
+    collect(runner)
+    collect(runner)
+    assert [record.getMessage() for record in caplog.records] == [
+        "collector failed collector=a reason=no tool",
+        "collector recovered collector=a",
+    ]
+
+
+def make_prober(source: Source, max_probes: int = 8, timeout_s: float = 30) -> Prober:
+    source.is_probe = True
+    settings = {source.name: CollectorSettings(timeout_s=timeout_s)}
+    return Prober([source.collector()], settings, max_probes)
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_a_probe_reads_the_target_that_was_asked_for() -> None:
+    outcome = make_prober(Source("bmc")).probe("bmc", "10.0.0.1", "default")
+    assert outcome.samples == (VALUE.sample(1, "10.0.0.1"),)
+
+
+def test_an_unknown_target_is_refused_and_not_reported_as_a_failure() -> None:
+    prober = make_prober(Source("bmc", error=BadTarget("no such module")))
+    with pytest.raises(BadTarget, match="no such module"):
+        prober.probe("bmc", "10.0.0.1", "nonsense")
+
+
+def test_a_probe_that_is_not_enabled_is_not_known() -> None:
+    with pytest.raises(KeyError):
+        make_prober(Source("bmc")).probe("other", "10.0.0.1", "default")
+
+
+def test_a_target_that_hangs_is_asked_once_and_delays_no_other() -> None:
+    source = Source("bmc")
+    source.gate.clear()
+    prober = make_prober(source, timeout_s=0.2)
+    for _ in range(3):
+        assert not prober.probe("bmc", "10.0.0.1", "default").is_success
+    assert source.reads == 1
+    source.gate.set()
+    assert prober.probe("bmc", "10.0.0.2", "default").is_success
+
+
+def test_the_targets_that_hang_are_bounded() -> None:
+    source = Source("bmc")
+    source.gate.clear()
+    prober = make_prober(source, max_probes=2, timeout_s=0.1)
+    for host in ("10.0.0.1", "10.0.0.2"):
+        prober.probe("bmc", host, "default")
+    with pytest.raises(TooManyProbes):
+        prober.probe("bmc", "10.0.0.3", "default")
+    source.gate.set()
+    wait_for("a place to be free", lambda: _is_free(prober))
+
+
+def _is_free(prober: Prober) -> bool:
+    try:
+        return prober.probe("bmc", "10.0.0.3", "default").is_success
+    except TooManyProbes:
+        return False
+
+
+def test_two_scrapes_of_one_target_share_one_run() -> None:
+    source = Source("bmc")
+    source.gate.clear()
+    prober = make_prober(source)
+    found: list[bool] = []
+    threads = [
+        in_thread(lambda: found.append(prober.probe("bmc", "10.0.0.1", "x").is_success))
+        for _ in range(2)
+    ]
+    wait_for("the run to begin", lambda: source.reads)
+    source.gate.set()
+    for thread in threads:
+        thread.join(30)
+    assert found == [True, True]
