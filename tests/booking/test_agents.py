@@ -136,13 +136,14 @@ def test_neither_code_nor_token_is_stored(app: APIFlask) -> None:
 def test_an_invite_is_good_for_the_hours_asked_for(app: APIFlask) -> None:
     olga = add_person(app, "olga", Role.OPERATOR)
     add_node(app)
-    for body, hours in (({}, 24), ({"hours": 2}, 2)):
+    asked: list[tuple[dict[str, int], int]] = [({}, 24), ({"hours": 2}, 2)]
+    for body, hours in asked:
         answer = olga.call("POST", "/api/nodes/gpu1/invites", json=body)
         assert answer.status_code == 201
         expires = dt.datetime.fromisoformat(answer.get_json()["expires_at"])
         assert abs(expires - now() - hours * HOUR) < dt.timedelta(minutes=5)
-    for hours in (0, 10_000, "2"):
-        answer = olga.call("POST", "/api/nodes/gpu1/invites", json={"hours": hours})
+    for bad in (0, 10_000, "2"):
+        answer = olga.call("POST", "/api/nodes/gpu1/invites", json={"hours": bad})
         assert answer.status_code == 422
 
 

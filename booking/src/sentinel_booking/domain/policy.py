@@ -6,6 +6,8 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .times import rfc3339
+
 # Who may hold a grant; a readonly person looks, and is never let in.
 GRANTED_ROLES = frozenset({"admin", "operator", "user"})
 
@@ -147,16 +149,16 @@ def policy_document(policy: Policy) -> dict[str, object]:
     return {
         "version": policy.version,
         "node": policy.node,
-        "generated_at": _utc(policy.generated_at),
-        "expires_at": _utc(policy.expires_at),
+        "generated_at": rfc3339(policy.generated_at),
+        "expires_at": rfc3339(policy.expires_at),
         "mode": policy.mode,
         "grants": [
             {
                 "reservation": grant.reservation,
                 "user": grant.user,
                 "keys": list(grant.keys),
-                "not_before": _utc(grant.not_before),
-                "not_after": _utc(grant.not_after),
+                "not_before": rfc3339(grant.not_before),
+                "not_after": rfc3339(grant.not_after),
                 "whole_node": grant.whole_node,
                 "devices": [
                     {
@@ -172,7 +174,3 @@ def policy_document(policy: Policy) -> dict[str, object]:
             for grant in policy.grants
         ],
     }
-
-
-def _utc(time: dt.datetime) -> str:
-    return time.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from ..domain.targets import is_host, is_node_name, is_word
 from ..errors import Conflict, FieldProblem, InvalidInput, NotFound
-from ..models import Invite, Mode, Node, Reservation, db, utc_now, write
+from ..models import Mode, Node, Reservation, db, utc_now, write
 from .audit import Actor, record
 from .node_view import NodeView, read_views
 from .policy_version import bump_policy
@@ -163,11 +163,6 @@ def remove_node(actor: Actor, name: str) -> None:
         node.token_hash = None
         node.targets.clear()
         session.flush()
-        session.execute(
-            update(Invite)
-            .where(Invite.node_id == node.id, Invite.used_at.is_(None))
-            .values(expires_at=node.removed_at)
-        )
         # Its waiting agent is woken, and refused.
         bump_policy(session, [node.id])
         record(session, actor, "node.remove", "node", name, before=before)
