@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime as dt
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from .config import CONFIG_ENV, Config, config_path_from_environment, load_config
-from .errors import BookingError, ConfigError
+from .errors import BookingError, ConfigError, Conflict
 from .logs import init_logging
 
 # The shell's convention: 1 failed, 2 was asked wrongly.
@@ -59,7 +61,6 @@ def _init_db(config: Config, options: argparse.Namespace) -> int:
 
 def _create_admin(config: Config, options: argparse.Namespace) -> int:
     from .app import create_app
-    from .errors import Conflict
     from .models import Role
     from .services.audit import SYSTEM
     from .services.users import create_user
@@ -115,6 +116,22 @@ def _worker(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
+def _invite(config: Config, options: argparse.Namespace) -> int:
+    from .app import create_app
+    from .services.audit import SYSTEM
+    from .services.invites import create_invite
+    from .services.nodes import NodeFields, create_node
+
+    with create_app(config).app_context():
+        if options.create:
+            # One that is there already is what was asked for.
+            with contextlib.suppress(Conflict):
+                create_node(SYSTEM, options.node, NodeFields(), config.offline_after_s)
+        invite = create_invite(SYSTEM, options.node, dt.timedelta(hours=config.invite_hours))
+    print(invite.code)  # noqa: T201  a command's answer
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sentinel-booking", description="ServerSentinel's booking server."
@@ -146,6 +163,11 @@ def _parser() -> argparse.ArgumentParser:
         "--if-none", action="store_true", help="succeed when there is such a user already"
     )
     command.set_defaults(run=_create_admin)
+
+    command = commands.add_parser("invite", help="print a one-time code for a node's agent")
+    command.add_argument("node", metavar="NODE")
+    command.add_argument("--create", action="store_true", help="add the node if it is missing")
+    command.set_defaults(run=_invite)
 
     command = commands.add_parser("serve", help="serve pages and API with gunicorn")
     command.add_argument("--bind", metavar="HOST:PORT", help="instead of the setting listen")
