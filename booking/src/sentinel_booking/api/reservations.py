@@ -162,7 +162,7 @@ def create_reservation(json_data: ReservationIn, headers_data: OnceHeader) -> An
         _hash(json_data),
     )
     headers = _etag(view)
-    headers["Location"] = url_for("reservations.get_reservation", reservation_id=view.id)
+    headers["Location"] = url_for(".get_reservation", reservation_id=view.id)
     return _out(view), 201, headers
 
 
