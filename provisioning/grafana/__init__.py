@@ -1,1 +1,1 @@
-"""Makes the dashboards; their JSON is committed beside it."""
+"""Makes the dashboards; their JSON is committed in `json/`, and a test compares the two."""
