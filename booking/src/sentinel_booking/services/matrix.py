@@ -189,7 +189,3 @@ def _firing_alerts() -> dict[str, int]:
     )
     return {row[0]: row[1] for row in rows}
 
-
-def device_kind(device: Device) -> str:
-    """Return what people call such a device: "GPU" or "NPU"."""
-    return "NPU" if device.vendor == "ascend" else "GPU"
