@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 USER = "monitor"
@@ -121,9 +120,20 @@ SERVER = (
 )
 
 
+# What ipmi_sim runs to learn and to change the chassis' state: `get power`, `set power 1`.
+_CHASSIS = """\
+#!/bin/sh
+case "$1" in
+  get) echo "power:$(cat "$0.power")" ;;
+  set) [ "$2" = power ] && echo "$3" > "$0.power" ;;
+esac
+exit 0
+"""
+
+
 @dataclass
 class Bmc:
-    """One ipmi_sim process. `env` may preload a library into it."""
+    """One ipmi_sim process, and the host whose power it controls."""
 
     folder: Path
     sensors: Sequence[Sensor] = SERVER
@@ -132,7 +142,7 @@ class Bmc:
     host: str = "127.0.0.1"
     port: int = 0
     manufacturer: int = 10876
-    env: dict[str, str] = field(default_factory=dict)
+    is_host_on: bool = True
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -146,7 +156,11 @@ class Bmc:
         folder = self.folder / f"bmc-{self.port}-{time.monotonic_ns()}"
         # Its own mkdir of nested folders fails.
         (folder / "state" / "ipmi_sim" / "bmc").mkdir(parents=True)
-        (folder / "lan.conf").write_text(self._lan())
+        chassis = folder / "chassis"
+        chassis.write_text(_CHASSIS)
+        chassis.chmod(0o755)
+        chassis.with_suffix(".power").write_text(f"{self.is_host_on:d}\n")
+        (folder / "lan.conf").write_text(self._lan(chassis))
         (folder / "commands").write_text("\n".join(self._commands()) + "\n")
         # Two of them on one port would both start, and share the packets.
         assert free_udp_port(self.host, self.port) == self.port
@@ -155,7 +169,6 @@ class Bmc:
                 ["ipmi_sim", "-n", "-c", str(folder / "lan.conf"),
                  "-f", str(folder / "commands"), "-s", str(folder / "state")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **self.env},
             )  # fmt: skip
         self._wait_until_ready(folder / "log")
         return self
@@ -177,7 +190,7 @@ class Bmc:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
-    def _lan(self) -> str:
+    def _lan(self, chassis: Path) -> str:
         roles = "\n".join(
             f"    allowed_auths_{role} none md2 md5 straight"
             for role in ("callback", "user", "operator", "admin")
@@ -191,6 +204,7 @@ set_working_mc 0x20
 {roles}
     guid {self.guid}
   endlan
+  chassis_control "{chassis}"
   user 1 false "" "x" user 10 none md2 md5 straight
   user 2 true "{USER}" "{self.password}" admin 63 none md2 md5 straight
 """

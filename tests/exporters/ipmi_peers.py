@@ -1,0 +1,109 @@
+"""Other people's IPMI programs, to compare with: ipmitool, FreeIPMI, ipmi_exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.exporters.bmc import USER, Bmc
+from tests.exporters.running import Series, parse_series
+from tests.lab.ports import free_ports
+from tests.lab.wait import wait_for
+
+# ipmi_sim opens sessions only without a privilege level in the request.
+_WORKAROUND = "opensesspriv"
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """A sensor as FreeIPMI's ipmimonitoring sees it; "N/A" becomes None."""
+
+    id: int
+    name: str
+    type: str
+    state: str | None
+    value: float | None
+    unit: str | None
+
+
+def ipmimonitoring(bmc: Bmc) -> list[Monitored]:
+    """Ask as ipmi_exporter asks."""
+    done = subprocess.run(
+        ["ipmimonitoring", "-h", bmc.target, "-u", USER, "-p", bmc.password, "-D", "LAN_2_0",
+         "-l", "USER", "-W", _WORKAROUND, "--quiet-cache", "--ignore-unrecognized-events",
+         "--comma-separated-output", "--no-header-output", "--sdr-cache-recreate",
+         "--output-sensor-state"],
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    rows = csv.reader(done.stdout.decode("latin-1").splitlines())
+    return [
+        Monitored(
+            int(number), name, kind, _known(state),
+            None if value == "N/A" else float(value), _known(unit),
+        )
+        for number, name, kind, state, value, unit, *_ in rows
+    ]  # fmt: skip
+
+
+def ipmitool_sensors(bmc: Bmc) -> dict[str, float]:
+    """Return the sensors with a numeric reading; raw values of discrete ones are left out."""
+    done = subprocess.run(
+        ["ipmitool", "-I", "lanplus", "-C", "3", "-H", bmc.host, "-p", str(bmc.port),
+         "-U", USER, "-P", bmc.password, "sensor"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    columns = ([cell.strip() for cell in line.split("|")] for line in done.stdout.splitlines())
+    return {
+        name: float(value)
+        for name, value, unit, *_ in columns
+        if value != "na" and unit != "discrete"
+    }
+
+
+@contextlib.contextmanager
+def ipmi_exporter(bmc: Bmc, folder: Path) -> Iterator[str]:
+    """Serve Debian's prometheus-ipmi-exporter; yields the URL of the BMC's page."""
+    module = {
+        "user": USER,
+        "pass": bmc.password,
+        "driver": "LAN_2_0",
+        "privilege": "user",
+        "timeout": 10000,
+        "collectors": ["ipmi", "dcmi", "bmc", "chassis", "sel"],
+        "workaround_flags": [_WORKAROUND],
+    }
+    # JSON is YAML.
+    (folder / "peer.yml").write_text(json.dumps({"modules": {"default": module}}))
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    with (folder / "peer.log").open("w") as log:
+        process = subprocess.Popen(
+            ["prometheus-ipmi-exporter", "--config.file", str(folder / "peer.yml"),
+             "--web.listen-address", address],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        wait_for("ipmi_exporter listens", lambda: _fetch(f"http://{address}/"))
+        yield f"http://{address}/ipmi?target={bmc.target}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def fetch_series(url: str) -> Series:
+    """Return a page of ipmi_exporter as series."""
+    return parse_series(_fetch(url))
+
+
+def _fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return str(answer.read().decode())
+
+
+def _known(text: str) -> str | None:
+    return None if text == "N/A" else text
