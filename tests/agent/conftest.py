@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import contextlib
+import itertools
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.agent.booking_server import CODE, BookingServer
-from tests.lab.node import Node, wait_until, why_not
+from tests.lab.node import Node, Setting, why_not
+from tests.lab.wait import wait_for
+
+
+@dataclass
+class Session:
+    """One SSH client that stays connected."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def text(self) -> str:
+        """Return what the user has seen."""
+        return self.log.read_text(errors="replace")
+
+    def is_open(self) -> bool:
+        """Say whether the client is still connected."""
+        return self.process.poll() is None
 
 
 @dataclass
@@ -19,10 +39,18 @@ class Lab:
     node: Node
     server: BookingServer
     keys: dict[str, Path]
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def start_agent(self, **settings: str | float | bool) -> None:
+    def start_agent(self, **settings: Setting) -> None:
         """Register and start the agent; returns when the policy is in the cache."""
-        usual: dict[str, str | float | bool] = {"reconcile_s": 0.3, "grace_s": 1}
+        usual: dict[str, Setting] = {
+            "reconcile_s": 0.3,
+            "heartbeat_s": 0.5,
+            "grace_s": 1,
+            "term_s": 0.5,
+            "inventory_command": ["cat", "/etc/sentinel/inventory.json"],
+        }
+        self.node.write("/etc/sentinel/inventory.json", '{"devices": [], "problems": []}')
         self.node.register_agent(self.server.url, CODE, **(usual | settings))
         self.node.start_agent()
         self.wait_for_policy()
@@ -30,7 +58,7 @@ class Lab:
     def wait_for_policy(self) -> None:
         """Wait until the agent has written the version that the server has."""
         version = self.server.policy["version"]
-        wait_until(
+        wait_for(
             f"version {version} is in the cache",
             lambda: f'"version":{version},' in self.cache(),
         )
@@ -45,6 +73,33 @@ class Lab:
         done = self.node.ssh(user, self.keys[key or user], "true")
         assert done.returncode in (0, 255), done.stderr
         return done.returncode == 0
+
+    @contextlib.contextmanager
+    def session(
+        self, user: str, command: str = "cat", *, options: Sequence[str] = ("-tt",)
+    ) -> Iterator[Session]:
+        """Open an SSH session that has a terminal, unless told; ends it at the latest."""
+        log = self.node.folder / f"session-{next(self._numbers)}.log"
+        argv = self.node.ssh_argv(user, self.keys[user], *options)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*argv, f"echo it-is-open; {command}"],
+                stdin=subprocess.PIPE, stdout=output, stderr=output,
+            )  # fmt: skip
+        session = Session(process, log)
+        try:
+            wait_for("the session is open", lambda: "it-is-open" in session.text())
+            yield session
+        finally:
+            process.kill()
+            process.communicate()
+
+    def agent_problems(self) -> list[str]:
+        """Return the problems of the agent's last heartbeat."""
+        beats = self.server.heartbeats
+        found = beats[-1]["problems"] if beats else []
+        assert isinstance(found, list)
+        return found
 
 
 @pytest.fixture

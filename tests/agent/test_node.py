@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.node import REPOSITORY, Node, wait_until, why_not
+from tests.lab.node import REPOSITORY, Node, why_not
+from tests.lab.wait import wait_for
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -64,7 +65,7 @@ def test_a_node_ends_when_the_test_process_is_killed(tmp_path: Path) -> None:
         assert test.stdout is not None
         sleeper = int(test.stdout.readline())
         os.kill(test.pid, signal.SIGKILL)
-    wait_until("the node's command is gone", lambda: not is_running(sleeper))
+    wait_for("the node's command is gone", lambda: not is_running(sleeper))
 
 
 def is_running(pid: int) -> bool:

@@ -12,7 +12,8 @@ It fakes nothing that runs on a node, and it leaves nothing behind on the host.
 
 The node has its own mount, PID, network, UTS and IPC namespaces. /etc, /usr/lib and /var are
 the host's with the node's changes on top; /home, /tmp, /run, /dev and /var/log start empty;
-everything else is the host's and read-only. The repository and the Python that runs the tests stay visible wherever they are.
+everything else is the host's and read-only. The repository and the Python that runs the tests
+stay visible wherever they are.
 
 `address` is the node's and `host_address` this side's, on a veth pair: a server that the
 node's agent must reach listens on `host_address` (or 0.0.0.0), and Prometheus scrapes
@@ -25,22 +26,24 @@ ends with the node: `stop()`, the end of the `with` block, or the test process's
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import IO, Self
+
+from tests.lab.wait import wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGING = REPOSITORY / "agent" / "packaging"
 GET_KEYS = REPOSITORY / "agent" / "src" / "sentinel_agent" / "get_keys.py"
-Answer = TypeVar("Answer")
+Setting = str | float | bool | list[str]
 NAMESPACES = ("mnt", "net", "uts", "ipc")
 # RFC 2544's range for test networks: no real host has an address in it.
 TEST_NETWORK = ipaddress.ip_network("198.18.0.0/15")
@@ -71,16 +74,6 @@ def why_not() -> str | None:
         return "a node needs root"
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     return f"a node needs {', '.join(missing)}" if missing else None
-
-
-def wait_until(what: str, probe: Callable[[], Answer], timeout_s: float = 30) -> Answer:
-    """Return the first true answer of `probe`, asked every 50 ms. Raises TimeoutError."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := probe()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout_s} s in vain until {what}")
-        time.sleep(0.05)
-    return answer
 
 
 class Node:
@@ -212,7 +205,7 @@ class Node:
         """Send a signal to the command that `popen` started."""
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         # nsenter needs a moment before it forks.
-        pids = wait_until("the command runs", lambda: children.read_text().split())
+        pids = wait_for("the command runs", lambda: children.read_text().split())
         os.kill(int(pids[0]), number)
 
     def write(self, path: str, text: str, *, mode: int = 0o644, owner: str = "root") -> None:
@@ -296,7 +289,17 @@ class Node:
         self.write("/etc/ssh/sshd_config", config)
         self.run(["/usr/sbin/sshd", "-t"])
         self.sshd = self.popen(["/usr/sbin/sshd", "-D", "-e", "-p", str(port)], log="sshd")
-        wait_until("sshd listens", lambda: "Server listening" in self.log("sshd"))
+        wait_for("sshd listens", lambda: "Server listening" in self.log("sshd"))
+
+    def reload_sshd(self) -> None:
+        """Have the running sshd read its configuration again."""
+        assert self.sshd is not None
+        before = self.log("sshd").count("Server listening on 0.0.0.0")
+        self.send_signal(self.sshd, signal.SIGHUP)
+        wait_for(
+            "sshd listens again",
+            lambda: self.log("sshd").count("Server listening on 0.0.0.0") > before,
+        )
 
     def ssh_argv(self, user: str, key: Path | None, *options: str) -> list[str]:
         """Return the ssh command, up to and with the destination, for a login from here."""
@@ -304,8 +307,8 @@ class Node:
         return ["ssh", "-F", "none", "-o", "StrictHostKeyChecking=no",
                 "-o", "UserKnownHostsFile=/dev/null", "-o", "GlobalKnownHostsFile=/dev/null",
                 "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10",
-                *([] if "BatchMode=no" in options else ["-o", "BatchMode=yes"]),
-                *identity, *options, f"{user}@{self.address}"]  # fmt: skip
+                *identity, *options, "-o", "BatchMode=yes",
+                f"{user}@{self.address}"]  # fmt: skip
 
     def ssh(
         self, user: str, key: Path | None, *command: str, options: Sequence[str] = ()
@@ -318,19 +321,17 @@ class Node:
 
     # The agent.
 
-    def write_agent_config(self, server: str, **settings: str | float | bool) -> None:
+    def write_agent_config(self, server: str, **settings: Setting) -> None:
         """Write /etc/sentinel/agent.toml; `settings` are further top-level keys."""
-        lines = [f'server = "{server}"']
-        for key, value in settings.items():
-            text = str(value).lower() if isinstance(value, bool) else value
-            lines.append(f'{key} = "{text}"' if isinstance(value, str) else f"{key} = {text}")
-        self.write("/etc/sentinel/agent.toml", "\n".join(lines) + "\n")
+        # JSON's texts, numbers, booleans and lists of them are TOML's.
+        lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+        self.write("/etc/sentinel/agent.toml", "\n".join([f'server = "{server}"', *lines, ""]))
 
     def agent_argv(self, *arguments: str) -> list[str]:
         """Return the agent's command line in the node."""
         return [sys.executable, "-m", "sentinel_agent", *arguments]
 
-    def register_agent(self, server: str, code: str, **settings: str | float | bool) -> None:
+    def register_agent(self, server: str, code: str, **settings: Setting) -> None:
         """Write the config, then spend the invite code. Raises RuntimeError."""
         self.write_agent_config(server, **{"address": self.address} | settings)
         self.run(self.agent_argv("register"), env={"SENTINEL_AGENT_CODE": code})

@@ -25,11 +25,16 @@ RETRY_STATUSES = (408, 425, 429)
 
 
 @dataclass(frozen=True)
-class PolicyAnswer:
-    """A new policy, not decoded yet, and the ETag to ask with for the next one."""
+class Answer:
+    """What the server said. `is_new` is false for 304: the document is the one known before.
+
+    `retry_after_s`: how long the server asked us to stay away, 0 when it did not say.
+    """
 
     document: object
     etag: str
+    is_new: bool
+    retry_after_s: float
 
 
 class BookingClient:
@@ -67,14 +72,15 @@ class BookingClient:
         except ValueError:
             raise ServerError("server_time is not a time", is_permanent=True) from None
 
-    def get_policy(self, etag: str, wait_s: int) -> PolicyAnswer | None:
-        """Return the policy once it differs from `etag`, None after `wait_s` without that.
+    def get_policy(self, etag: str, wait_s: int) -> Answer:
+        """Return the policy, not decoded, once it differs from `etag`'s.
 
-        Raises ServerError.
+        `is_new` is false when it did not within `wait_s`, or when too many wait already. Raises
+        ServerError.
         """
         headers = {"If-None-Match": etag} if etag else {}
         path = f"policy?wait={wait_s}"
-        return self._ask("GET", path, None, headers, wait_s=wait_s).or_none()
+        return self._ask("GET", path, None, headers, wait_s=wait_s)
 
     def close(self) -> None:
         """Close the connection."""
@@ -87,7 +93,7 @@ class BookingClient:
         body: Mapping[str, object] | None,
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0,
-    ) -> _Answer:
+    ) -> Answer:
         timeouts = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S + wait_s)
         try:
             with self._session.request(
@@ -100,7 +106,7 @@ class BookingClient:
             raise ServerError(f"no answer: {_cause(error)}", is_permanent=False) from error
         status = response.status_code
         if status == 304:
-            return _Answer(None, "", is_new=False)
+            return Answer(None, "", is_new=False, retry_after_s=_retry_after_s(response))
         if status not in (200, 201, 204):
             raise ServerError(
                 f"status {status}: {_detail(content)}",
@@ -111,17 +117,9 @@ class BookingClient:
             document = json.loads(content) if content else None
         except (ValueError, RecursionError):
             raise ServerError("the answer is not JSON", is_permanent=False) from None
-        return _Answer(document, response.headers.get("ETag", ""), is_new=True)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    document: object
-    etag: str
-    is_new: bool
-
-    def or_none(self) -> PolicyAnswer | None:
-        return PolicyAnswer(self.document, self.etag) if self.is_new else None
+        return Answer(
+            document, response.headers.get("ETag", ""), True, _retry_after_s(response)
+        )
 
 
 def _read(response: requests.Response) -> bytes:

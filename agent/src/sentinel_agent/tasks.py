@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -26,10 +27,10 @@ from .status import Status
 
 log = logging.getLogger(__name__)
 
-# A server that has too many waiting answers at once; it must not be asked again at once.
-BUSY_PAUSE_S = 3.0
 POLICY_PAUSE_MIN_S = 1.0
 INVENTORY_RESEND_S = 900.0
+# As booking's HeartbeatIn.
+SESSIONS_MAX = 1000
 SKEW_PROBLEM_S = 30.0
 BACKOFF_MAX_S = 60.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -81,7 +82,7 @@ class PolicyTask:
         wait_s = self._config.policy_wait_s
         answer = self._client.get_policy(self._etag, wait_s if self._etag else 0)
         took_s = time.monotonic() - asked
-        if answer is not None:
+        if answer.is_new:
             policy, problems = decode(answer.document)
             try:
                 self._held.replace(policy)
@@ -92,9 +93,9 @@ class PolicyTask:
             self._etag = answer.etag
             self._problems = tuple(problems)
         self._status.policy_confirmed_monotonic_s = time.monotonic()
-        is_busy = answer is None and took_s < min(wait_s, POLICY_PAUSE_MIN_S)
-        pause_s = jitter(BUSY_PAUSE_S) if is_busy else max(0.0, POLICY_PAUSE_MIN_S - took_s)
-        return Step(pause_s, self._problems)
+        # A server that lets nobody wait, and does not say so, must not be asked without end.
+        pause_s = max(answer.retry_after_s, POLICY_PAUSE_MIN_S - took_s, 0.0)
+        return Step(jitter(pause_s), self._problems)
 
 
 class HeartbeatTask:
@@ -122,7 +123,7 @@ class HeartbeatTask:
                 "boot_id": BOOT_ID.read_text().strip(),
                 "mode": self._status.mode,
                 "policy_version": policy.version if policy else None,
-                "sessions": dict(self._status.sessions),
+                "sessions": dict(islice(self._status.sessions.items(), SESSIONS_MAX)),
                 "problems": self._status.problems(),
             }
         )
