@@ -1,11 +1,10 @@
 """Says once that the system is up, and where. Starts and stops nothing.
 
-Usage: announce.py PID NAME=PROBE_URL=ADDRESS...; it gives up when PID has ended.
+Usage: announce.py NAME=PROBE_URL=ADDRESS...
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import urllib.request
@@ -20,29 +19,18 @@ def answers(url: str) -> bool:
         return False
 
 
-def is_running(pid: int) -> bool:
-    """Tell whether the process is there."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def main(pid: int, parts: list[str]) -> None:
+def main(parts: list[str]) -> None:
     """Wait until every part answers, then print the addresses."""
     began = time.monotonic()
     split = [part.split("=", 2) for part in parts]
     waiting = {name: probe for name, probe, _ in split}
     warn_at = 30.0
-    while waiting and is_running(pid):
+    while waiting:
         waiting = {name: probe for name, probe in waiting.items() if not answers(probe)}
         if waiting and time.monotonic() - began > warn_at:
             sys.stderr.write(f"still waiting for: {', '.join(waiting)}\n")
             warn_at += 30
         time.sleep(0.2)
-    if waiting:
-        return
     width = max(len(name) for name, _, _ in split)
     lines = [f"  {name:<{width}}  {address}" for name, _, address in split]
     seconds = time.monotonic() - began
@@ -51,4 +39,4 @@ def main(pid: int, parts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(sys.argv[1:])

@@ -51,6 +51,8 @@ class Printer:
 def main() -> None:
     """Answer events until supervisord closes standard input."""
     printer = Printer(in_colour="--colour" in sys.argv[1:])
+    # Programs that end when their work is done.
+    once = {argument.removeprefix("--once=") for argument in sys.argv[1:]}
     while True:
         headers, payload = childutils.listener.wait(sys.stdin, sys.stdout)
         name = headers["eventname"]
@@ -59,9 +61,10 @@ def main() -> None:
             printer.output(childutils.get_headers(head)["processname"], data)
         elif name == "PROCESS_STATE_EXITED":
             fields = childutils.get_headers(payload)
-            printer.ended(
-                fields["processname"], f"ended (pid {fields['pid']}); starting it again"
-            )
+            if fields["processname"] not in once:
+                printer.ended(
+                    fields["processname"], f"ended (pid {fields['pid']}); starting it again"
+                )
         elif name == "PROCESS_STATE_FATAL":
             fields = childutils.get_headers(payload)
             printer.ended(
