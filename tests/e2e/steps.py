@@ -15,29 +15,28 @@ from tests.lab.node import Node
 from tests.lab.system import System
 from tests.lab.wait import wait_for
 
-PASSWORDS = {"alice": "alice-has-a-long-password", "bob": "bob-has-a-long-password"}
-ADMIN_PASSWORD = "admin-has-a-long-password"
-
-
-def sign_in_first_admin(system: System) -> Api:
-    """Sign in with the printed password, which must then be changed."""
-    first = Api(system.url, "admin", system.admin_password)
-    assert first.get("/api/users").status_code == 403
-    change = {"old": system.admin_password, "new": ADMIN_PASSWORD}
-    assert first.post("/api/me/password", change).ok
-    return Api(system.url, "admin", ADMIN_PASSWORD)
-
-
-def add_people(admin: Api) -> None:
-    """Put alice and bob on the list of those who may sign in."""
-    for name, password in PASSWORDS.items():
-        body = {"name": name, "role": "user", "password": password}
-        assert admin.post("/api/users", body).status_code == 201
+# What each person's password is once they have chosen their own.
+PASSWORDS = {name: f"{name}-has-a-long-password" for name in ("admin", "alice", "bob")}
 
 
 def sign_in(system: System, name: str) -> Api:
-    """Sign alice or bob in."""
+    """Sign somebody in who has chosen a password."""
     return Api(system.url, name, PASSWORDS[name])
+
+
+def sign_in_first(system: System, name: str, given: str) -> Api:
+    """Sign in with a password that somebody else has set, and choose another, as one must."""
+    first = Api(system.url, name, given)
+    assert first.get("/api/nodes").status_code == 403
+    assert first.post("/api/me/password", {"old": given, "new": PASSWORDS[name]}).ok
+    return sign_in(system, name)
+
+
+def add_person(admin: Api, system: System, name: str) -> Api:
+    """Put somebody on the list of those who may sign in, and sign them in."""
+    answer = admin.post("/api/users", {"name": name, "role": "user"})
+    assert answer.status_code == 201
+    return sign_in_first(system, name, answer.json()["generated_password"])
 
 
 def add_key(person: Api, node: Node) -> Path:

@@ -11,7 +11,7 @@ import uuid
 import requests
 
 from tests.e2e.lab_node import LabNode
-from tests.e2e.steps import add_key, add_people, join, sign_in, sign_in_first_admin, wanted
+from tests.e2e.steps import add_key, add_person, join, sign_in_first, wanted
 from tests.lab.api import Api
 from tests.lab.system import System
 from tests.lab.wait import wait_for
@@ -54,10 +54,9 @@ def test_nothing_confirmed_is_lost_and_nobody_is_in_who_should_not_be(
     system: System, lab_node: LabNode
 ) -> None:
     node = lab_node.node
-    admin = sign_in_first_admin(system)
-    add_people(admin)
+    admin = sign_in_first(system, "admin", system.admin_password)
     uuids = join(system, admin, lab_node)
-    alice, bob = sign_in(system, "alice"), sign_in(system, "bob")
+    alice, bob = (add_person(admin, system, name) for name in ("alice", "bob"))
     alice_key, bob_key = add_key(alice, node), add_key(bob, node)
 
     seed = random.SystemRandom().randrange(10**6)

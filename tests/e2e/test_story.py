@@ -9,7 +9,7 @@ from tests.e2e.lab_node import LabNode
 from tests.e2e.steps import (
     PASSWORDS,
     add_key,
-    add_people,
+    add_person,
     alerts,
     has_session,
     join,
@@ -17,8 +17,7 @@ from tests.e2e.steps import (
     open_session,
     parse,
     running,
-    sign_in,
-    sign_in_first_admin,
+    sign_in_first,
     sign_in_status,
     wanted,
 )
@@ -34,9 +33,9 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
 
     # 1. An administrator adds alice and makes an invite code for a node. Who is not listed
     #    cannot sign in.
-    admin = sign_in_first_admin(system)
+    admin = sign_in_first(system, "admin", system.admin_password)
     assert sign_in_status(system, "alice", PASSWORDS["alice"]) == 401
-    add_people(admin)
+    alice, bob = (add_person(admin, system, name) for name in ("alice", "bob"))
     assert sign_in_status(system, "mallory", "whatever-it-is-0") == 401
 
     # 2. The agent registers with the code, reports its devices and starts its heartbeat.
@@ -50,7 +49,6 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
     assert time.monotonic() - registered_at < 15
 
     # 4. alice adds her key and books cards 0 and 1 from now for an hour.
-    alice, bob = sign_in(system, "alice"), sign_in(system, "bob")
     alice_key, bob_key = add_key(alice, node), add_key(bob, node)
     #    By the API first, and released again: both ways must work.
     booked = alice.post("/api/reservations", wanted(node, uuids[:2]))
