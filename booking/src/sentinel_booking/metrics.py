@@ -11,7 +11,13 @@ import time
 from collections.abc import Iterable, Iterator
 
 from flask import Flask, Response, g, request, request_finished, request_started
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -42,6 +48,17 @@ _DURATION = Histogram(
     ["method", "endpoint"],
     registry=_OWN,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+POLICY_WAITING = Gauge(
+    "sentinel_policy_requests_waiting",
+    "Policy requests that wait for a change.",
+    registry=_OWN,
+    multiprocess_mode="livesum",
+)
+POLICY_WAITS_REFUSED = Counter(
+    "sentinel_policy_waits_refused",
+    "Policy requests that were not let to wait, because max_policy_waiters did.",
+    registry=_OWN,
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

@@ -20,6 +20,7 @@ from ..auth import (
 from ..config import current_config
 from ..domain.inventory import ReportedDevice, ReportedTarget
 from ..domain.policy import policy_document, policy_etag
+from ..metrics import POLICY_WAITING, POLICY_WAITS_REFUSED
 from ..models import Mode, utc_now
 from ..services import agents, inventory, policy
 from ..services.audit import Actor
@@ -236,8 +237,10 @@ def get_policy(query_data: PolicyQuery) -> Response:
     if is_known and query_data.wait:
         # A waiting request must hold no connection: there are more nodes than connections.
         policy.release_connection()
-        has_waited = current_policy_watch().wait(node_id, version, query_data.wait)
+        with POLICY_WAITING.track_inprogress():
+            has_waited = current_policy_watch().wait(node_id, version, query_data.wait)
         if not has_waited:
+            POLICY_WAITS_REFUSED.inc()
             return _not_modified(node_id, version, retry_after_s=BUSY_RETRY_S)
         # The token may have been revoked meanwhile: that is also what wakes it.
         _check_agent()
