@@ -13,36 +13,32 @@ from pathlib import Path
 class Postgres:
     """Debian's newest installed PostgreSQL, listening on a Unix socket only."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self._numbers = itertools.count()
-        # A socket's path may have 107 bytes at most; pytest's folders are longer.
-        self.socket_dir = Path(tempfile.mkdtemp(prefix="pg-"))
+        # Not under pytest's folder: each pytest that starts closes that one to other users
+        # again, and a socket's path may have 107 bytes at most.
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
 
     def start(self) -> None:
         """Initialise and start; returns when connections are accepted."""
-        data = self.folder / "data"
         if os.geteuid() == 0:  # initdb refuses to run as root
-            for path in (self.socket_dir, self.folder):
-                shutil.chown(path, "postgres", "postgres")
-            self._open_path(self.folder)
-        self._run("initdb", "-D", str(data), "-U", "sentinel", "--auth=trust", "-E", "UTF8")
-        options = (
-            f"-k {self.socket_dir} -c listen_addresses= -c max_connections=80 -c fsync=off"
-        )
-        self._run("pg_ctl", "-D", str(data), "-w", "-l", str(self.folder / "log"),
+            shutil.chown(self.folder, "postgres", "postgres")
+        data = str(self.folder / "data")
+        self._run("initdb", "-D", data, "-U", "sentinel", "--auth=trust", "-E", "UTF8")
+        options = f"-k {self.folder} -c listen_addresses= -c max_connections=80 -c fsync=off"
+        self._run("pg_ctl", "-D", data, "-w", "-l", str(self.folder / "log"),
                   "-o", options, "start")  # fmt: skip
 
     def stop(self) -> None:
         """Stop at once; the data is thrown away."""
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
-        shutil.rmtree(self.socket_dir, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def create_database(self) -> str:
         """Create an empty database and return its SQLAlchemy URL."""
         name = f"booking_{next(self._numbers)}"
-        self._run("createdb", "-h", str(self.socket_dir), "-U", "sentinel", name)
-        return f"postgresql+psycopg://sentinel@/{name}?host={self.socket_dir}"
+        self._run("createdb", "-h", str(self.folder), "-U", "sentinel", name)
+        return f"postgresql+psycopg://sentinel@/{name}?host={self.folder}"
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._bin() / program), *arguments]
@@ -68,11 +64,3 @@ class Postgres:
                 "PostgreSQL's server programs are missing; see script/test --help"
             )
         return found[-1].parent
-
-    @staticmethod
-    def _open_path(folder: Path) -> None:
-        """Let the postgres user walk to the folder; pytest makes its parents 0700."""
-        for parent in folder.parents:
-            mode = parent.stat().st_mode
-            if not mode & 0o001 and str(parent).startswith(tempfile.gettempdir()):
-                parent.chmod(mode | 0o011)

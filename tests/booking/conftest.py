@@ -15,9 +15,9 @@ from tests.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server in its own folder, on a Unix socket; ended with the tests."""
-    server = Postgres(tmp_path_factory.mktemp("pg"))
+    server = Postgres()
     server.start()
     yield server
     server.stop()
