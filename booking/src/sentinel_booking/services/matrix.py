@@ -188,4 +188,3 @@ def _firing_alerts() -> dict[str, int]:
         .group_by(Alert.node)
     )
     return {row[0]: row[1] for row in rows}
-

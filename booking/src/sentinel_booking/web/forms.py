@@ -18,7 +18,7 @@ def by_field(error: BookingError, fields: Iterable[str]) -> dict[str, list[str]]
     for problem in error.fields:
         name = problem.field.partition(".")[0]
         if name in known:
-            found.setdefault(name, []).append(say(problem.reason))
+            found.setdefault(name, []).append(_sentence(say(problem.reason)))
     return found
 
 
@@ -26,3 +26,8 @@ def whole_form(error: BookingError, errors: Mapping[str, object]) -> str:
     """Return what to show above the form: the refusal, unless the fields say it all."""
     covered = {problem.field.partition(".")[0] for problem in error.fields} <= set(errors)
     return "" if error.fields and covered else say(error.detail)
+
+
+def _sentence(text: str) -> str:
+    """Return a reason, which programs get as "lies in the past", as people write it."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!", "。")) else ".")

@@ -40,23 +40,36 @@
     };
   }
 
+  function range(unit, low, high) {
+    if (unit === "ratio") return [0, 1];
+    // Zero degrees means nothing; for all else the distance from zero does.
+    if (unit === "celsius") return [Math.max(0, (low ?? 0) - 10), (high ?? 50) + 5];
+    return [Math.min(0, low ?? 0), (high || 1) * 1.1];
+  }
+
+  // The server names cards "nvidia 3"; where all are of one maker, its name says nothing.
+  function label(series, data) {
+    const found = /^(nvidia|ascend) (\d+)$/.exec(series.label);
+    const makers = new Set(data.series.map((one) => one.label.split(" ")[0]));
+    return found && makers.size === 1 ? `${words.card} ${found[2]}` : series.label;
+  }
+
   function options(area, data, width) {
     const minutes = Number(section.dataset.minutes);
-    const bounds = data.unit === "ratio" ? [0, 1] : null;
     return {
       width, height: 190,
       padding: [8, 8, 0, 0],
       cursor: { points: { size: 6 }, drag: { setScale: false } },
       legend: { live: true },
-      scales: { y: { range: (_, low, high) => bounds || [Math.min(0, low ?? 0), (high || 1) * 1.1] } },
+      scales: { y: { range: (_, low, high) => range(data.unit, low, high) } },
       axes: [
-        { ...axis(2, (_, times) => times.map((t) => (minutes > 1440 ? date : clock).format(new Date(t * 1e3)))), space: 60 },
+        { ...axis(2, (_, times) => times.map((t) => (minutes > 1440 ? date : clock).format(new Date(t * 1e3)))), space: 60, size: 30 },
         { ...axis(3, (_, values) => values.map((value) => say(data.unit, value))), size: 62 },
       ],
       series: [
         { label: words.time, value: (_, t) => (t == null ? "–" : clock.format(new Date(t * 1e3))) },
         ...data.series.map((series, index) => ({
-          label: series.label,
+          label: label(series, data),
           stroke: COLOURS[index % COLOURS.length],
           dash: index < COLOURS.length ? undefined : [6, 4],
           width: 1.5,
