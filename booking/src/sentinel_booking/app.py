@@ -6,12 +6,12 @@ from importlib import import_module
 
 from apiflask import APIFlask
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import IntegerConverter, Map
+from werkzeug.routing import IntegerConverter
 
 from . import __version__, api, web
 from .api.openapi import init_openapi
 from .api.problems import init_problems
-from .api.schemas import MAX_ID
+from .api.schemas import MAX_ID_DIGITS
 from .auth import init_auth, public
 from .config import Config
 from .metrics import init_metrics
@@ -23,10 +23,12 @@ from .web_security import init_web_security
 
 
 class _IdConverter(IntegerConverter):
-    """A number beyond the databases' integers names nothing: 404, not a failing query."""
+    """A number beyond the databases' integers names nothing: 404, not a failing query.
 
-    def __init__(self, map: Map) -> None:  # werkzeug's name
-        super().__init__(map, max=MAX_ID)
+    As a pattern, because werkzeug answers 405 where a limit on the value refuses.
+    """
+
+    regex = rf"\d{{1,{MAX_ID_DIGITS}}}"
 
 
 def create_app(config: Config) -> APIFlask:

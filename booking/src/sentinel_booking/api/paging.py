@@ -6,6 +6,7 @@ import base64
 import binascii
 
 from ..errors import InvalidInput
+from .schemas import MAX_ID_DIGITS
 
 
 def encode_cursor(key: object) -> str:
@@ -30,7 +31,7 @@ def decode_id_cursor(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     key = decode_cursor(cursor)
-    # Nine digits always fit the database's integer; isascii, because isdigit takes others.
-    if not (key.isascii() and key.isdigit() and len(key) <= 9):
+    # isascii, because isdigit takes the digits of other scripts too.
+    if not (key.isascii() and key.isdigit() and len(key) <= MAX_ID_DIGITS):
         raise InvalidInput.field("cursor", "not one that this list gave")
     return int(key)

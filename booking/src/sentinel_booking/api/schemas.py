@@ -16,8 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-# PostgreSQL's integer, which our ids are.
-MAX_ID = 2**31 - 1
+# As many digits as PostgreSQL's integer, which our ids are, holds in full.
+MAX_ID_DIGITS = 9
+MAX_ID = 10**MAX_ID_DIGITS - 1
 MAX_LIMIT = 200
 
 
