@@ -35,6 +35,7 @@ class Sensor:
     bits: Sequence[int] = ()
     unit: int = 0
     unit_flags: int = 0
+    unit_modifier: int = 0
     m: int = 1
     b: int = 0
     b_exp: int = 0
@@ -44,7 +45,9 @@ class Sensor:
     record: str = "full"
     share_count: int = 1
     owner: int = 0x20
+    # The name's bytes and their encoding (43.15): 0 Unicode, 2 packed, 3 Latin-1.
     encoded_name: bytes | None = None
+    name_kind: int = 3
     # False: an SDR record without a sensor, as of a removed drive: completion code CBh.
     is_present: bool = True
     is_scanned: bool = True
@@ -52,7 +55,7 @@ class Sensor:
     def sdr(self, number: int) -> bytes:
         """Return the record's bytes; its number is also its record id."""
         name = self.name.encode() if self.encoded_name is None else self.encoded_name
-        kind = 0xC0 if self.encoded_name is None else 0
+        kind = self.name_kind << 6
         key = bytes([self.owner, 0, number, 7, 1])
         event_only = bytes([self.sensor_type, self.event_type])
         tail = bytes([kind | len(name)]) + name
@@ -66,7 +69,8 @@ class Sensor:
             return bytes([number, 0, 0x51, 2, len(body)]) + body
         mask = sum(1 << k for k, value in enumerate(self.thresholds) if value is not None)
         lnc, lc, lnr, unc, uc, unr = (value or 0 for value in self.thresholds)
-        body = key + b"\x95\x7a\x95\x7a" + bytes([mask, mask, self.unit_flags, self.unit, 0])
+        body = key + b"\x95\x7a\x95\x7a" + bytes([mask, mask])
+        body += bytes([self.unit_flags, self.unit, self.unit_modifier])
         body += bytes([self.linearization, self.m & 0xFF, (self.m >> 8 & 3) << 6])
         body += bytes([self.b & 0xFF, (self.b >> 8 & 3) << 6, 0])
         body += bytes([(self.r_exp & 15) << 4 | self.b_exp & 15, 0, 0, 0, 0, 255, 0])

@@ -62,7 +62,8 @@ def ipmitool_sensors(bmc: Bmc) -> dict[str, float]:
     return {
         name: float(value)
         for name, value, unit, *_ in columns
-        if value != "na" and unit != "discrete"
+        # It shows a sensor without a number raw: 0x9.
+        if value != "na" and unit != "discrete" and not value.startswith("0x")
     }
 
 

@@ -89,16 +89,6 @@ class Wire(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
     def _assignsocket(self, *_unused: object) -> socket.socket:
         return self._udp
 
-    def _initsession(self) -> None:
-        # A login that begins anew must not take a late answer for its own: the tags and ids of
-        # pyghmi begin at the same number, and RAKP 2 would then say "wrong password".
-        tag, session_id = getattr(self, "rmcptag", 0), getattr(self, "localsid", None)
-        super()._initsession()
-        self.rmcptag = tag % 128 + 1
-        if session_id is not None:
-            self.localsid = session_id
-        self.__dict__.pop("remseqnumber", None)
-
     def _get_session_challenge(self) -> None:
         # IPMI 1.5 shows whoever answers a digest of the password before it has proved anything;
         # in RAKP the BMC proves first that it knows the password.
@@ -149,8 +139,11 @@ class Wire(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
     def _resend(self) -> None:
         self._retry_s *= RETRY_GROWTH
         if self.sessioncontext in _LOGIN_STEPS:
-            # BMCs do not take kindly to RAKP messages that come twice.
-            self._relog()
+            # BMCs do not take kindly to RAKP messages that come twice: ask for a new session.
+            # Its tags and id are new as well, so that a late answer to the old one is not
+            # mistaken for a wrong password. What was agreed before, the cipher suite, stays.
+            self.lastpayload = None
+            self._open_rmcpplus_request()
         else:
             self.hasretried = 1
             self.send_payload()

@@ -1,0 +1,92 @@
+"""Single answers of BMCs, byte by byte as the standards have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sentinel_exporters.ipmi.commands import (
+    parse_chassis,
+    parse_device,
+    parse_event_log,
+    parse_power_watts,
+    parse_system_info,
+)
+from sentinel_exporters.ipmi.errors import IpmiError
+from sentinel_exporters.ipmi.names import name_manufacturer, name_sensor_type
+
+# Bytes of DCMI 1.5, table 6-16: group, power now, least, most, mean, time, period, state.
+POWER = bytes.fromhex("dc 2c01 0a00 9001 1801 00e1f505 e8030000")
+DEVICE = bytes.fromhex("20 01 02 45 02 9f 7c2a00 6909 01020304")
+
+
+@pytest.mark.parametrize(
+    ("misc", "drive", "cooling"),
+    [(0x00, False, False), (0x04, True, False), (0x08, False, True), (0x0C, True, True)],
+)
+def test_chassis_faults(misc: int, drive: bool, cooling: bool) -> None:
+    chassis = parse_chassis(bytes([0x61, 0x10, misc, 0x70]))
+
+    assert chassis.is_on
+    assert (chassis.has_drive_fault, chassis.has_cooling_fault) == (drive, cooling)
+
+
+def test_a_chassis_that_is_off() -> None:
+    assert not parse_chassis(bytes([0x60, 0x10, 0x40])).is_on
+
+
+def test_power_is_read_while_it_is_measured() -> None:
+    assert parse_power_watts(POWER + b"\x40") == 300
+
+
+def test_no_power_is_read_while_it_is_not_measured() -> None:
+    assert parse_power_watts(POWER + b"\x00") is None
+
+
+def test_an_answer_of_another_group_is_no_power() -> None:
+    with pytest.raises(IpmiError):
+        parse_power_watts(b"\x00" + POWER[1:] + b"\x40")
+
+
+def test_event_log_counts_are_little_endian() -> None:
+    log = parse_event_log(bytes.fromhex("51 0302 1040 00000000 00000000 02"))
+
+    assert (log.entries, log.free_bytes) == (0x0203, 0x4010)
+
+
+def test_the_minor_firmware_revision_is_bcd() -> None:
+    device = parse_device(DEVICE)
+
+    assert (device.firmware, device.manufacturer, device.product) == ("2.45", 10876, 2409)
+    assert parse_device(DEVICE[:2] + b"\x81\x05" + DEVICE[4:]).firmware == "1.05"
+
+
+@pytest.mark.parametrize("parse", [parse_chassis, parse_device, parse_event_log])
+def test_a_short_answer_is_an_error(parse: object) -> None:
+    assert callable(parse)
+    with pytest.raises(IpmiError, match="bytes instead of"):
+        parse(b"\x00")
+
+
+@pytest.mark.parametrize(
+    ("blocks", "text"),
+    [
+        (b"\x00\x052.6.1", "2.6.1"),
+        (b"\x01\x06\xe7\x89\x88\xe6\x9c\xac", "版本"),
+        (b"\x02\x0eU\x002\x00.\x001\x000\x00\x00\x00\x00\x00", "U2.10"),
+        (b"\x00\x08U41\x00\x00\x00\x00\x00", "U41"),
+        (b"\x00\x05ABCDEFGH", "ABCDE"),
+        (b"\x00\x00", None),
+    ],
+)
+def test_system_info_is_read_in_its_encoding(blocks: bytes, text: str | None) -> None:
+    assert parse_system_info(blocks) == text
+
+
+def test_manufacturers_have_a_name_and_their_number() -> None:
+    assert name_manufacturer(674) == "Dell Inc. (674)"
+    assert name_manufacturer(999999) == "999999"
+
+
+def test_sensor_types_beyond_the_table() -> None:
+    assert name_sensor_type(0x2D) == "Unrecognized"
+    assert name_sensor_type(0xC0) == "OEM Reserved"
