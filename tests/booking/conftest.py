@@ -24,12 +24,15 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind: the same tests run on both."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'booking.db'}"
+        yield f"sqlite:///{tmp_path / 'booking.db'}"
+        return
     server: Postgres = request.getfixturevalue("postgres")
-    return server.create_database()
+    url = server.create_database()
+    yield url
+    server.drop_database(url)
 
 
 @pytest.fixture
