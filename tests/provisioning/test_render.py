@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,19 @@ def test_the_command_exits_2_for_bad_arguments(tmp_path: Path, arguments: list[s
 def test_the_command_lists_every_setting() -> None:
     done = run_command("--list")
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(SETTINGS)
+
+
+def test_the_readme_lists_every_setting_with_its_default() -> None:
+    text = (ROOT / "provisioning/README.md").read_text()
+    for name, setting in SETTINGS.items():
+        default = {None: "must be given", "": "empty"}.get(
+            setting.default, f"`{setting.default}`"
+        )
+        assert f"| `{name}` | {default} | {setting.meaning} |" in text
+
+
+def test_the_readme_lists_every_recorded_series() -> None:
+    text = (ROOT / "provisioning/README.md").read_text()
+    for source in ROOT.glob(SOURCES["prometheus/rules"]):
+        for name in re.findall(r"record: (\S+)", source.read_text()):
+            assert f"| `{name}` |" in text
