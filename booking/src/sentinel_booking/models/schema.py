@@ -5,6 +5,7 @@ What the tables hold is the other modules' matter; the steps are in booking/migr
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import flask_migrate
@@ -45,10 +46,16 @@ def schema_problems(connection: Connection) -> list[str]:
     """Return why this version cannot work on the database; empty when it can."""
     problems = guard_problems(connection)
     current = MigrationContext.configure(connection).get_current_revision()
-    wanted = ScriptDirectory(str(MIGRATIONS_DIR)).get_current_head()
+    wanted = _newest_revision()
     if current != wanted:
         problems.append(
             f"the tables are at revision {current}, this version needs {wanted}:"
             " run sentinel-booking init-db"
         )
     return problems
+
+
+@cache
+def _newest_revision() -> str | None:
+    """Read once: the files do not change under a running server, which is asked often."""
+    return ScriptDirectory(str(MIGRATIONS_DIR)).get_current_head()
