@@ -15,6 +15,7 @@ import pytest
 from tests.exporters.bmc import PASSWORD, SERVER, USER, Bmc, free_udp_port
 from tests.exporters.ipmi_peers import fetch_series, ipmi_exporter, ipmitool_sensors
 from tests.exporters.running import (
+    REPOSITORY,
     Exporter,
     Series,
     label_sets,
@@ -193,6 +194,30 @@ def test_no_password_is_in_a_page_or_the_log(exporter: Exporter, bmc: Bmc) -> No
     assert "not-the-password" not in shown
 
 
+def test_a_changed_password_counts_at_the_next_scrape(tmp_path: Path, own_bmc: Bmc) -> None:
+    with exporting(tmp_path) as exporter:
+        assert up(probe(exporter, own_bmc, "wrong-password"))["ipmi"] == 0
+        (tmp_path / "wrong").write_text(f"{PASSWORD}\n")
+        assert up(probe(exporter, own_bmc, "wrong-password"))["ipmi"] == 1
+        (tmp_path / "wrong").write_text("not-the-password\n")
+        assert up(probe(exporter, own_bmc, "wrong-password"))["ipmi"] == 0
+
+
+@pytest.mark.parametrize("content", [None, "x" * 21, b"\xff\xfe"])
+def test_an_unusable_password_file_is_named_in_the_log(
+    tmp_path: Path, bmc: Bmc, content: str | bytes | None
+) -> None:
+    with exporting(tmp_path) as exporter:
+        file = tmp_path / "wrong"
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+        assert set(up(probe(exporter, bmc, "wrong-password")).values()) == {0}
+        assert str(file) in exporter.log.read_text()
+
+
 def test_a_host_without_a_bmc_gives_up_0_and_is_found_when_it_has_one(
     exporter: Exporter, tmp_path: Path
 ) -> None:
@@ -303,3 +328,14 @@ def test_a_wrong_setting_is_named_at_start(tmp_path: Path, line: str, problem: s
 
     assert done.returncode == 2
     assert problem in done.stderr
+
+
+def test_the_example_in_the_readme_is_valid(tmp_path: Path) -> None:
+    readme = (REPOSITORY / "exporters" / "README.md").read_text().partition("\n## IPMI\n")[2]
+    example = readme.partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "password").write_text("x\n")
+    settings = example.replace("/etc/sentinel/bmc-password", str(tmp_path / "password"))
+    (tmp_path / "example.toml").write_text(settings)
+
+    assert "password" in settings
+    assert run_exporter("devices", "--config", str(tmp_path / "example.toml")).returncode == 0

@@ -37,7 +37,7 @@ LOOPBACK = ip_address("127.0.0.1")
 READABLE = sum(sensor.is_present and sensor.is_scanned for sensor in SERVER)
 
 # Where a packet of IPMI 2.0 says what it carries (IPMI 2.0, table 13-8), and RAKP message 2.
-_PAYLOAD_TYPE, _RAKP_2, _AUTHENTICATED = 5, 0x13, 0x40
+_PAYLOAD_TYPE, _RAKP_1, _RAKP_2, _RAKP_3, _AUTHENTICATED = 5, 0x12, 0x13, 0x14, 0x40
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def pool() -> Iterator[Pool]:
 
 
 def at(bmc: Bmc | UdpRelay) -> Address:
-    return Address(LOOPBACK, bmc.port)
+    return Address(ip_address(bmc.host), bmc.port)
 
 
 def soon(seconds: float = 10.0) -> float:
@@ -293,6 +293,11 @@ def drop(lost: Container[int]) -> Callable[[bytes], list[tuple[float, bytes]]]:
     return lambda packet: [] if next(numbers) in lost else [(0.0, packet)]
 
 
+def deliver(packet: bytes) -> list[tuple[float, bytes]]:
+    """A path that does nothing."""
+    return [(0.0, packet)]
+
+
 def damage(packet: bytes) -> list[tuple[float, bytes]]:
     """Before each answer comes rubbish, and it comes twice, in a session damaged as well."""
     rubbish = [b"x", b"\x06\x00\xff\x07", packet[:17], b"\xff" * 64]
@@ -389,3 +394,21 @@ def test_a_peer_that_offers_ipmi_1_5_only_learns_nothing_of_the_password() -> No
 
     assert len(heard) == 1
     assert USER.encode() not in heard[0]
+
+
+def test_a_bmc_that_does_not_know_the_password_gets_no_proof_of_it(bmc: Bmc) -> None:
+    with UdpRelay((bmc.host, bmc.port), deliver) as relay:
+        with pytest.raises(LoginError):
+            Session(at(relay), Credentials(USER, "another password"), soon())
+        sent = [packet[_PAYLOAD_TYPE] & 0x3F for packet in relay.requests]
+
+    # RAKP 3 would hold a digest that can be tried against guesses.
+    assert _RAKP_1 in sent
+    assert _RAKP_3 not in sent
+
+
+def test_a_bmc_is_asked_over_ipv6(bmc: Bmc) -> None:
+    with UdpRelay((bmc.host, bmc.port), deliver, host="::1") as relay:
+        session = Session(at(relay), LOGIN, soon())
+        assert read_chassis(session).is_on
+        session.close()

@@ -19,13 +19,15 @@ class UdpRelay:
 
     server: tuple[str, int]
     path: Path
-    requests: int = 0
+    host: str = "127.0.0.1"
     port: int = 0
+    requests: list[bytes] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> UdpRelay:
-        self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._front.bind(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._front = socket.socket(family, socket.SOCK_DGRAM)
+        self._front.bind((self.host, 0))
         self.port = self._front.getsockname()[1]
         self._back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._back.connect(self.server)
@@ -47,7 +49,7 @@ class UdpRelay:
             now = time.monotonic()
             if self._front in ready:
                 packet, client = self._front.recvfrom(4096)
-                self.requests += 1
+                self.requests.append(packet)
                 self._back.send(packet)
             if self._back in ready:
                 due += [
