@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import get_args
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 import sentinel_exporters
 from sentinel_exporters import runner, server
@@ -58,6 +58,8 @@ def test_every_shipped_collector_keeps_the_contract(name: str) -> None:
     collector = load_collector(name)
     assert collector.metrics
     assert collector.settings().timeout_s > 0
+    with pytest.raises(ValidationError):
+        collector.settings(timeout_s=0)
 
 
 def test_no_two_families_share_a_name_with_different_meanings() -> None:

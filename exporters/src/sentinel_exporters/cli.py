@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -103,14 +102,18 @@ def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
     except OSError as error:
         log.error("cannot listen address=%s error=%s", config.listen, error)
         return 1
-    stop = threading.Event()
+    # The kernel may give the signal to any thread, and Python's handler only runs when the main
+    # thread wakes: a byte in the pipe wakes it.
+    wake, notify = os.pipe()
+    os.set_blocking(notify, False)
+    signal.set_wakeup_fd(notify)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: None)
     log.info(
         "listening address=%s port=%d collectors=%s",
         config.listen, web.port, ",".join(one.name for one in enabled),
     )  # fmt: skip
-    web.serve_until(stop.wait)
+    web.serve_until(lambda: os.read(wake, 1))
     log.info("stopped")
     return 0
 

@@ -99,10 +99,14 @@ class DeviceReport:
     problems: Sequence[str] = field(default=())
 
 
+# How long a run may take; a collector that has another default says `timeout_s: TimeoutS = …`.
+TimeoutS = Annotated[float, Field(gt=0, le=300)]
+
+
 class CollectorSettings(BaseModel):
     """What every collector's section of the configuration file has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # A run that takes longer is reported as failed.
-    timeout_s: Annotated[float, Field(gt=0, le=300)] = 5.0
+    timeout_s: TimeoutS = 5.0

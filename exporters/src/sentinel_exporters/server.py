@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _page(self, samples: list[Sample]) -> Answer:
         try:
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        except ValueError:  # a version that is no number
+        except (TypeError, ValueError):  # a version that is no number
             encode, content_type = choose_encoder("")
         body = encode(as_registry(Page(samples)))
         headers = {"Vary": "Accept, Accept-Encoding"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .. import accelerator as family
 from ..accelerator import DeviceProcess, Identity, process_samples
-from ..core import CollectorSettings, Device, DeviceReport, Sample, Scrape
+from ..core import CollectorSettings, Device, DeviceReport, Sample, Scrape, TimeoutS
 from ..npu_smi.command import is_installed, run_npu_smi
 from ..npu_smi.errors import NpuSmiError
 from ..npu_smi.identity import NamedChip, name_chips
@@ -40,7 +40,7 @@ class Settings(CollectorSettings):
     """The section `[npu]`."""
 
     # npu-smi takes about a second for each eight cards, and more on a busy machine.
-    timeout_s: float = 9.0
+    timeout_s: TimeoutS = 9.0
     # The program, with arguments if need be; no shell is involved.
     command: str = "npu-smi"
 

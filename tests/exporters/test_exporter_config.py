@@ -1,0 +1,137 @@
+"""The exporter's configuration: file, environment, command line, and every problem at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sentinel_exporters.catalog import Collector, find_collectors
+from sentinel_exporters.config import Config, load_config, split_address
+from sentinel_exporters.errors import ConfigError
+from tests.exporters.running import run_exporter
+
+
+@pytest.fixture
+def collectors() -> dict[str, Collector]:
+    return find_collectors()
+
+
+def load(
+    tmp_path: Path,
+    text: str,
+    collectors: dict[str, Collector],
+    options: dict[str, str] | None = None,
+) -> Config:
+    path = tmp_path / "exporter.toml"
+    path.write_text(text)
+    return load_config(path, collectors, options)
+
+
+def test_without_a_file_the_defaults_hold(collectors: dict[str, Collector]) -> None:
+    config = load_config(None, collectors)
+    assert config.listen == "0.0.0.0:9641"
+    assert config.collectors == "auto"
+    assert config.section(collectors["npu"]).timeout_s == 9
+
+
+def test_a_section_sets_its_collector_alone(
+    tmp_path: Path, collectors: dict[str, Collector]
+) -> None:
+    config = load(tmp_path, "[npu]\ntimeout_s = 20", collectors)
+    assert config.section(collectors["npu"]).timeout_s == 20
+    assert config.section(collectors["ssh"]).timeout_s == 5
+
+
+def test_the_environment_overrides_single_values_of_the_file(
+    tmp_path: Path, collectors: dict[str, Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL_EXPORTER_NPU__COMMAND", "/opt/npu-smi")
+    monkeypatch.setenv("SENTINEL_EXPORTER_COLLECTORS", "npu, ssh")
+    config = load(
+        tmp_path, 'collectors = ["gpu"]\n[npu]\ntimeout_s = 20\ncommand = "x"', collectors
+    )
+    section = config.section(collectors["npu"])
+    assert section.model_dump() == {"timeout_s": 20, "command": "/opt/npu-smi"}
+    assert config.collectors == ("npu", "ssh")
+
+
+def test_the_command_line_goes_before_the_environment(
+    tmp_path: Path, collectors: dict[str, Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL_EXPORTER_LISTEN", "127.0.0.1:1")
+    config = load(tmp_path, "", collectors, {"listen": "127.0.0.1:2", "collectors": "ssh"})
+    assert (config.listen, config.collectors) == ("127.0.0.1:2", ("ssh",))
+
+
+def test_all_problems_are_reported_at_once(
+    tmp_path: Path, collectors: dict[str, Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL_EXPORTER_LISTN", "127.0.0.1:1")
+    monkeypatch.setenv("SENTINEL_EXPORTER_NPU__COMAND", "x")
+    text = """
+        listen = "nowhere"
+        collectors = "gpu,tpu"
+        speed = 1
+        [npu]
+        timeout_s = 0
+        colour = "red"
+        [tpu]
+    """
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, text, collectors)
+    problems = sorted(line.partition(":")[0] for line in str(refused.value).splitlines())
+    assert problems == [
+        "SENTINEL_EXPORTER_LISTN",
+        "SENTINEL_EXPORTER_NPU__COMAND",
+        "collectors",
+        "listen",
+        "npu.colour",
+        "npu.comand",
+        "npu.timeout_s",
+        "speed",
+        "tpu",
+    ]
+
+
+@pytest.mark.parametrize("text", ["listen = ", "[npu", "\x00"])
+def test_a_file_that_is_not_toml_is_refused(
+    tmp_path: Path, collectors: dict[str, Collector], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"exporter\.toml"):
+        load(tmp_path, text, collectors)
+
+
+def test_a_file_that_is_not_there_is_refused(
+    tmp_path: Path, collectors: dict[str, Collector]
+) -> None:
+    with pytest.raises(ConfigError, match="not found"):
+        load_config(tmp_path / "none.toml", collectors)
+
+
+def test_an_invalid_configuration_ends_every_command_with_status_2(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("speed = 1\nlisten = 5\n")
+    for command in ("serve", "check", "devices", "metrics"):
+        done = run_exporter(command, "--config", str(tmp_path / "bad.toml"))
+        assert done.returncode == 2
+        assert "speed" in done.stderr
+        assert "listen" in done.stderr
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9641", ("127.0.0.1", 9641)),
+        (":9641", ("", 9641)),
+        ("[::]:0", ("::", 0)),
+    ],
+)
+def test_an_address_is_host_and_port(text: str, address: tuple[str, int]) -> None:
+    assert split_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["9641", "a:b", "a:65536", "::1:80", "a:-1", "a:", "a:٣"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"address"):
+        split_address(text)

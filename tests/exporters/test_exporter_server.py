@@ -1,0 +1,190 @@
+"""The exporter over HTTP: formats, refusals, slow clients, and its end."""
+
+from __future__ import annotations
+
+import gzip
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from tests.exporters.running import NPU_SMI, Exporter, run_exporter, serving, values
+from tests.lab.wait import wait_for
+
+ENV = {"SENTINEL_EXPORTER_NPU__COMMAND": str(NPU_SMI)}
+
+
+@pytest.fixture(scope="module")
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    log = tmp_path_factory.mktemp("exporter") / "log"
+    with serving(log, "--collectors", "npu", env=ENV) as running:
+        yield running
+
+
+def test_the_default_is_the_text_format(exporter: Exporter) -> None:
+    status, body, headers = exporter.get("/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert body.count(b"# TYPE accelerator_info gauge\n") == 1
+
+
+def test_openmetrics_is_given_to_who_accepts_it(exporter: Exporter) -> None:
+    status, body, headers = exporter.get(
+        "/metrics", Accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+    )
+    assert status == 200
+    assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    # The library's OpenMetrics parser has no types.
+    parsed = text_string_to_metric_families(body.decode())  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parsed}
+    assert families["accelerator_power_watts"].unit == "watts"
+    assert len(families["accelerator_power_watts"].samples) == 8
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text;version=x", ";;,=", "a" * 5000, "text/html"]
+)
+def test_a_strange_accept_header_gets_a_page(exporter: Exporter, accept: str) -> None:
+    assert exporter.get("/metrics", Accept=accept)[0] == 200
+
+
+def test_gzip_is_given_to_who_accepts_it(exporter: Exporter) -> None:
+    _, body, headers = exporter.get("/metrics", Accept_Encoding="gzip")
+    assert headers["Content-Encoding"] == "gzip"
+    assert b"accelerator_info" in gzip.decompress(body)
+    assert exporter.get("/metrics")[2]["Content-Encoding"] is None
+
+
+def test_the_exporter_says_which_version_it_is(exporter: Exporter) -> None:
+    assert len(values(exporter.series(), "sentinel_exporter_build_info", "version")) == 1
+
+
+def test_healthz_answers_without_collecting(exporter: Exporter) -> None:
+    assert exporter.get("/healthz")[:2] == (200, b"ok\n")
+
+
+def test_the_landing_page_names_the_paths_and_the_collectors(exporter: Exporter) -> None:
+    exporter.series()
+    status, body, headers = exporter.get("/")
+    assert status == 200
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert b'href="metrics"' in body
+    assert b"<td>npu</td><td>ok</td>" in body
+
+
+@pytest.mark.parametrize(
+    "path", ["/none", "/metrics/x", "/..%2f", "/ipmi?target=10.0.0.1", "/npu?target=a"]
+)
+def test_what_is_not_served_is_not_found(exporter: Exporter, path: str) -> None:
+    assert exporter.get(path)[0] == 404
+
+
+def test_head_has_no_body(exporter: Exporter) -> None:
+    answer = ask(exporter.port, b"HEAD /metrics HTTP/1.0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.0 200")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"POST /metrics HTTP/1.0\r\n\r\n", b"501"),
+        (b"GET /metrics HTTP/9.9\r\n\r\n", b"505"),
+        (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", b"431"),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"414"),
+    ],
+)
+def test_what_is_no_request_is_refused(
+    exporter: Exporter, request_bytes: bytes, status: bytes
+) -> None:
+    assert b" " + status + b" " in ask(exporter.port, request_bytes)
+    assert exporter.get("/healthz")[0] == 200
+
+
+def ask(port: int, request: bytes) -> bytes:
+    """Send raw bytes and return all that comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    return answer
+
+
+def test_more_requests_than_permitted_get_503_and_the_others_are_served(
+    tmp_path: Path,
+) -> None:
+    env = {**ENV, "SENTINEL_EXPORTER_MAX_REQUESTS": "2"}
+    with serving(tmp_path / "log", "--collectors", "npu", env=env) as exporter:
+        # Two clients that say nothing hold the two places.
+        idle = [socket.create_connection(("127.0.0.1", exporter.port)) for _ in range(2)]
+        answer = ask(exporter.port, b"")
+        assert answer.startswith(b"HTTP/1.0 503 ")
+        for connection in idle:
+            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.0 200 ")
+            connection.close()
+        assert exporter.get("/healthz")[0] == 200
+
+
+def test_a_client_that_goes_away_harms_nothing(exporter: Exporter) -> None:
+    for _ in range(8):
+        with socket.create_connection(("127.0.0.1", exporter.port)) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert exporter.get("/healthz")[0] == 200
+    assert "Traceback" not in exporter.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_after_the_answers_that_are_under_way(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    tool = tmp_path / "npu-smi"
+    tool.write_text(
+        f"#!/bin/sh\ntouch {tmp_path}/started\n"
+        f'while [ ! -e {tmp_path}/go ]; do sleep 0.02; done\nexec {NPU_SMI} "$@"\n'
+    )
+    tool.chmod(0o755)
+    env = {"SENTINEL_EXPORTER_NPU__COMMAND": str(tool)}
+    with serving(tmp_path / "log", "--collectors", "npu", env=env) as exporter:
+        connection = socket.create_connection(("127.0.0.1", exporter.port), timeout=30)
+        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        wait_for("the tool to run", (tmp_path / "started").exists)
+        exporter.process.send_signal(number)
+        wait_for("the port to be closed", lambda: is_closed(exporter.port))
+        (tmp_path / "go").touch()
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+        connection.close()
+        assert b"accelerator_info{" in answer
+        assert exporter.process.wait(20) == 0
+    assert "stopped" in (tmp_path / "log").read_text()
+
+
+def is_closed(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_an_address_that_is_taken_is_an_error(exporter: Exporter, tmp_path: Path) -> None:
+    done = run_exporter("serve", "--listen", f"127.0.0.1:{exporter.port}")
+    assert done.returncode == 1
+    assert "cannot listen" in done.stderr
+
+
+def test_it_listens_on_ipv6_too(tmp_path: Path) -> None:
+    options = ("--listen", "[::1]:0", "--collectors", "npu")
+    with (
+        serving(tmp_path / "log", *options, env=ENV) as exporter,
+        socket.create_connection(("::1", exporter.port), timeout=30) as connection,
+    ):
+        connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.0 200 ")
