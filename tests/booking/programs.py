@@ -128,6 +128,19 @@ def migrated_app(config: Config) -> APIFlask:
     return app
 
 
+def write_config(config: Config, folder: Path, **settings: object) -> Path:
+    """Write the config to a file in the folder; `settings` replace its values."""
+    values = {**config.model_dump(include=config.model_fields_set), **settings}
+    file = folder / "booking.toml"
+    file.write_text(
+        "".join(
+            f"{name} = {value}\n" if isinstance(value, int) else f'{name} = "{value}"\n'
+            for name, value in values.items()
+        )
+    )
+    return file
+
+
 @contextmanager
 def booking_server(
     config: Config, folder: Path, *, env: Mapping[str, str] | None = None, **settings: object
@@ -136,18 +149,7 @@ def booking_server(
     `settings` replace those of the config.
     """
     port = free_port()
-    values = {
-        **config.model_dump(include=config.model_fields_set),
-        "listen": f"127.0.0.1:{port}",
-        **settings,
-    }
-    file = folder / "booking.toml"
-    file.write_text(
-        "".join(
-            f"{name} = {value}\n" if isinstance(value, int) else f'{name} = "{value}"\n'
-            for name, value in values.items()
-        )
-    )
+    file = write_config(config, folder, listen=f"127.0.0.1:{port}", **settings)
     url = f"http://127.0.0.1:{port}"
     program = Path(sys.executable).parent / "sentinel-booking"
     command = [str(program), "--config", str(file), "serve"]
