@@ -23,6 +23,8 @@ from tests.exporters.running import (
     serving,
     values,
 )
+from tests.exporters.udp_relay import UdpRelay
+from tests.lab.wait import wait_for
 
 ALL = ("ipmi", "dcmi", "bmc", "chassis", "sel")
 
@@ -192,6 +194,16 @@ def test_no_password_is_in_a_page_or_the_log(exporter: Exporter, bmc: Bmc) -> No
     shown = b"".join(pages).decode() + exporter.log.read_text()
     assert PASSWORD not in shown
     assert "not-the-password" not in shown
+
+
+def test_an_exporter_that_stops_ends_its_sessions(tmp_path: Path, bmc: Bmc) -> None:
+    with UdpRelay((bmc.host, bmc.port), lambda packet: [(0.0, packet)]) as relay:
+        with exporting(tmp_path) as exporter:
+            assert up(exporter.series(f"/ipmi?target=127.0.0.1:{relay.port}"))["ipmi"] == 1
+            asked = len(relay.requests)
+
+        # Close Session; without it the BMC's slot would be taken for a minute.
+        wait_for("a last request", lambda: len(relay.requests) == asked + 1)
 
 
 def test_a_changed_password_counts_at_the_next_scrape(tmp_path: Path, own_bmc: Bmc) -> None:
