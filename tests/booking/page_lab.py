@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
+from typing import Any
 
 from apiflask import APIFlask
 from sqlalchemy.orm import Session
 
+from sentinel_booking.app import create_app
+from sentinel_booking.config import Config
 from sentinel_booking.models import (
     SLOT_END,
     Alert,
@@ -19,6 +23,7 @@ from sentinel_booking.models import (
     Role,
     SshKey,
     User,
+    upgrade_schema,
     utc_now,
     write,
 )
@@ -66,6 +71,28 @@ BOOKINGS = (
 
 
 _PASSWORD_HASH = hash_password(PASSWORD)
+
+
+def lab_config(folder: Path, **settings: Any) -> Config:
+    """A configuration on SQLite in that folder; `settings` as in Config."""
+    for name in ("secret", "scrape", "webhook"):
+        (folder / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
+    return Config(
+        database_url=f"sqlite:///{folder / 'booking.db'}",
+        secret_key_file=folder / "secret",
+        scrape_token_file=folder / "scrape",
+        webhook_token_file=folder / "webhook",
+        **settings,
+    )
+
+
+def make_lab(folder: Path) -> APIFlask:
+    """The application on a database of its own, with the lab in it."""
+    app = create_app(lab_config(folder))
+    with app.app_context():
+        upgrade_schema()
+    fill_lab(app)
+    return app
 
 
 def fill_lab(app: APIFlask) -> None:

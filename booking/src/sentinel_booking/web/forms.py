@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from ..errors import BookingError
 from .reasons import say
+from .texts import _
 
 
 def by_field(error: BookingError, fields: Iterable[str]) -> dict[str, list[str]]:
@@ -30,4 +31,7 @@ def whole_form(error: BookingError, errors: Mapping[str, object]) -> str:
 
 def _sentence(text: str) -> str:
     """Return a reason, which programs get as "lies in the past", as people write it."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!", "。")) else ".")
+    # A first word with digits is a name, which stays as it is.
+    if text.partition(" ")[0].isalpha():
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "?", "。", "？")) else text + _(".")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from flask import Blueprint, make_response, render_template, request
+from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
 from ..auth import current_actor, require_role
@@ -33,6 +33,4 @@ def show_matrix() -> ResponseReturnValue:
         return render_template("matrix.html", matrix=matrix, rows=rows, state=state)
     if request.args.get("state") == state:
         return "", 204
-    response = make_response(render_template("_matrix_live.html", rows=rows, state=state))
-    response.headers["HX-Push-Url"] = "false"
-    return response
+    return render_template("_matrix_live.html", rows=rows, state=state)

@@ -250,8 +250,8 @@
   }
 
   prepare(document);
-  document.addEventListener("htmx:afterSwap", (event) => {
-    prepare(event.target);
+  document.addEventListener("htmx:load", (event) => {
+    prepare(event.detail.elt);
     // What a tip pointed at is another element now, or gone.
     if (tipOwner && !tipOwner.isConnected) {
       const same = tipOwner.id && document.getElementById(tipOwner.id);

@@ -62,6 +62,6 @@
 
   form.addEventListener("change", keepInStep);
   form.addEventListener("input", drawWanted);
-  document.addEventListener("htmx:afterSwap", drawWanted);
+  document.addEventListener("htmx:load", drawWanted);
   keepInStep();
 })();

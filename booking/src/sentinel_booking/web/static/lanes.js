@@ -59,6 +59,6 @@
 
   const drawAll = () => { for (const lanes of document.querySelectorAll(".lanes")) draw(lanes); };
   drawAll();
-  document.addEventListener("htmx:afterSwap", drawAll);
+  document.addEventListener("htmx:load", drawAll);
   addEventListener("resize", drawAll);
 })();
