@@ -8,9 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -22,35 +20,19 @@ from sentinel_exporters.catalog import find_collectors
 from sentinel_exporters.config import load_config as load_exporter_config
 from tests.postgres import Postgres
 
-COMPOSE = ROOT / "compose"
-# Any: the schema of Compose checks the form, and each test looks at one part.
-STACK: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = STACK["services"]
-VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
-SECRET = re.compile(r"/run/secrets/(\w+)")
-PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-[\w.-]+)?")
-
-
-def read_example(*, with_alternatives: bool = False) -> dict[str, list[str]]:
-    """Return each variable of .env.example with its values, the first being in force."""
-    found: dict[str, list[str]] = {}
-    for line in (COMPOSE / ".env.example").read_text().splitlines():
-        match = re.fullmatch(r"(# )?([A-Z_]+)=(.*)", line)
-        if match and (with_alternatives or not match[1]):
-            found.setdefault(match[2], []).append(match[3])
-    return found
-
-
-def interpolate(value: str) -> str:
-    """Return the value as Compose makes it with .env.example as .env."""
-    example = read_example()
-    return VARIABLE.sub(lambda match: example[match[1]][0] or match[3] or "", value)
-
-
-def environment(service: str) -> dict[str, str]:
-    found = SERVICES[service].get("environment", {})
-    return {name: interpolate(str(value)) for name, value in found.items()}
-
+from .stack import (
+    COMPOSE,
+    PINNED,
+    SECRET,
+    SERVICES,
+    STACK,
+    VARIABLE,
+    dockerfile_environment,
+    dockerfile_of,
+    environment,
+    interpolate,
+    read_example,
+)
 
 # Compose
 
@@ -303,122 +285,3 @@ def test_the_postgres_address_in_the_example_is_read_from_the_service_file(
     values = with_secrets(environment("booking"), secrets)
     set_variables(monkeypatch, values | {"SENTINEL_BOOKING_DATABASE_URL": url})
     assert load_booking_config(None).database_url == url
-
-
-# Dockerfiles
-
-
-@dataclass(frozen=True)
-class Instruction:
-    word: str
-    rest: str
-    stage: int
-
-
-def read_dockerfile(path: Path) -> list[Instruction]:
-    """Return the instructions, continued lines joined, with the number of their stage."""
-    joined = re.sub(r"\\\n", " ", path.read_text())
-    found: list[Instruction] = []
-    stage = -1
-    for line in joined.splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        word, _, rest = line.partition(" ")
-        stage += word == "FROM"
-        found.append(Instruction(word, " ".join(rest.split()), stage))
-    return found
-
-
-DOCKERFILES = sorted(COMPOSE.glob("*.Dockerfile"))
-KNOWN = {
-    "FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "VOLUME", "EXPOSE", "HEALTHCHECK",
-    "ENTRYPOINT", "CMD",
-}  # fmt: skip
-
-
-def last_stage(path: Path) -> dict[str, str]:
-    found = read_dockerfile(path)
-    return {one.word: one.rest for one in found if one.stage == found[-1].stage}
-
-
-def dockerfile_of(service: str) -> dict[str, str]:
-    build = SERVICES[service].get("build")
-    return last_stage(ROOT / build["dockerfile"]) if build else {}
-
-
-def dockerfile_environment(service: str) -> dict[str, str]:
-    pairs = re.findall(r"(\w+)=(\S+)", dockerfile_of(service)["ENV"])
-    return {name: value for name, value in pairs if name.startswith("SENTINEL_")}
-
-
-@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_a_dockerfile_is_used_and_says_only_what_is_known(path: Path) -> None:
-    assert path.relative_to(ROOT).as_posix() in {
-        service["build"]["dockerfile"] for service in SERVICES.values() if "build" in service
-    }
-    found = read_dockerfile(path)
-    assert found[0].word == "FROM"
-    assert {one.word for one in found} <= KNOWN
-    for one in found:
-        if one.word in {"ENTRYPOINT", "CMD"}:
-            # The other form would run a shell, which swallows signals.
-            assert isinstance(yaml.safe_load(one.rest), list)
-
-
-@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_a_dockerfile_begins_with_pinned_images_and_ends_without_root(path: Path) -> None:
-    for one in read_dockerfile(path):
-        if one.word == "FROM":
-            assert PINNED.fullmatch(one.rest.split(" AS ")[0])
-    assert last_stage(path)["USER"] == "10001:10001"
-
-
-@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_a_dockerfile_copies_what_is_there(path: Path) -> None:
-    found = read_dockerfile(path)
-    stages = {one.rest.partition(" AS ")[2]: one.stage for one in found if one.word == "FROM"}
-    ignore = path.with_name(path.name + ".dockerignore").read_text().split()
-    assert ignore[0] == "*", "only what is named goes to the builder"
-    for one in found:
-        if one.word != "COPY":
-            continue
-        words = one.rest.split()
-        if words[0].startswith("--from="):
-            assert stages[words[0].removeprefix("--from=")] < one.stage
-            continue
-        for source in words[:-1]:
-            assert (ROOT / source).exists(), source
-            assert f"!{source.split('/')[0]}" in ignore
-
-
-@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_a_dockerfile_installs_only_what_is_locked(path: Path) -> None:
-    copied = " ".join(one.rest for one in read_dockerfile(path) if one.word == "COPY")
-    for one in read_dockerfile(path):
-        for command in re.split(r"&&", one.rest) if one.word == "RUN" else ():
-            words = command.split()
-            if "/pip" not in words[0] or words[1] not in {"install", "wheel"}:
-                assert "pip install" not in command
-                continue
-            if "-r" in words:
-                lock = words[words.index("-r") + 1]
-                assert "--require-hashes" in words
-                assert lock.replace("/locks/", "requirements/") in copied
-            else:
-                assert "--no-deps" in words
-                assert {"--no-index", "--no-build-isolation"} & set(words)
-
-
-def test_the_image_has_the_pages_packages_that_the_native_start_has() -> None:
-    native = (ROOT / "script/front-end").read_text()
-    image = (COMPOSE / "booking.Dockerfile").read_text()
-    pattern = r"node_modules/([\w./-]+\.(?:js|css)|[\w./-]+/LICENSE)"
-    assert set(re.findall(pattern, image)) == set(re.findall(pattern, native)) != set()
-
-
-def test_a_health_check_asks_the_port_that_the_image_exposes() -> None:
-    for path in DOCKERFILES:
-        last = last_stage(path)
-        if "EXPOSE" in last:
-            assert f"127.0.0.1:{last['EXPOSE']}/" in last["HEALTHCHECK"]
-            assert f"_LISTEN=0.0.0.0:{last['EXPOSE']}" in last["ENV"]
