@@ -222,6 +222,21 @@ def test_a_removed_node_frees_its_name_and_loses_agent_and_targets(app: APIFlask
         assert session.scalars(select(Target)).all() == []
 
 
+def test_a_node_of_a_removed_ones_name_goes_on_with_its_policy_versions(
+    app: APIFlask,
+) -> None:
+    olga = add_person(app, "olga", Role.OPERATOR)
+    add_agent(app).report([nvidia(0)])
+    held = policy_version(app)
+    for _ in range(2):
+        olga.call("DELETE", "/api/nodes/gpu1")
+        add_node(app, "gpu1")
+        assert policy_version(app) > held
+        held = policy_version(app)
+    add_node(app, "gpu")
+    assert policy_version(app, "gpu") == 1
+
+
 @pytest.mark.parametrize(("starts", "ends"), [(-HOUR, HOUR), (HOUR, 2 * HOUR)])
 def test_a_node_with_open_reservations_is_not_removed(
     app: APIFlask, starts: Any, ends: Any

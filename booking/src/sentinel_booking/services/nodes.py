@@ -92,6 +92,14 @@ def create_node(
     _apply(node, fields)
     try:
         with write() as session:
+            # An agent takes no policy that is older than the one it holds, and it may hold
+            # one of a removed node of this name.
+            last = session.scalar(
+                select(func.max(Node.policy_version)).where(
+                    Node.name.startswith(_removed_prefix(name), autoescape=True)
+                )
+            )
+            node.policy_version = (last or 0) + 1
             session.add(node)
             session.flush()
             record(session, actor, "node.create", "node", name, after=_public(node))
@@ -158,8 +166,7 @@ def remove_node(actor: Actor, name: str) -> None:
             )
         before = _public(node)
         node.removed_at = utc_now()
-        # "~" cannot be part of a name that somebody chooses.
-        node.name = f"{name[:50]}~{node.id}"
+        node.name = f"{_removed_prefix(name)}{node.id}"
         node.token_hash = None
         node.targets.clear()
         session.flush()
@@ -191,6 +198,11 @@ def _find(session: Session, name: str, *, lock: bool = False) -> Node:
     if node is None:
         raise NotFound(f"There is no node {name}.")
     return node
+
+
+def _removed_prefix(name: str) -> str:
+    # "~" cannot be part of a name that somebody chooses; the id behind it must fit too.
+    return f"{name[:50]}~"
 
 
 def _apply(node: Node, fields: NodeFields) -> None:
