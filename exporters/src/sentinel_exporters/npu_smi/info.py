@@ -298,7 +298,9 @@ def _usage(value: tuple[str, str] | None, units: Mapping[str, int]) -> Usage | N
     factor = units.get(value[1])
     if factor is None:
         raise _Damaged(f"the unit {value[1]!r} is not known")
-    used, _, total = (part.strip() for part in value[0].partition("/"))
+    used, slash, total = (part.strip() for part in value[0].partition("/"))
+    if not slash:
+        raise _Damaged(f"{value[0]!r} is not a usage")
     if used in _NO_READING or total in _NO_READING:
         return None
     usage = Usage(_whole(used) * factor, _whole(total) * factor)
