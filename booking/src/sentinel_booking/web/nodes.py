@@ -34,13 +34,13 @@ _FIELDS = ("name", "address", "bmc_address", "cluster", "tags", "mode", "is_moni
 MAX_INVITE_HOURS = 24 * 7
 
 # In the order in which they stand on the page; those of cards only where there are cards.
-_CARD_CHARTS = (
+CARD_CHARTS = (
     ("accelerator-utilization", _l("Card utilisation")),
     ("accelerator-memory", _l("Card memory in use")),
     ("accelerator-temperature", _l("Card temperature")),
     ("accelerator-power", _l("Card power")),
 )
-_HOST_CHARTS = (
+HOST_CHARTS = (
     ("cpu-utilization", _l("CPU utilisation")),
     ("memory", _l("Memory in use")),
     ("network", _l("Network")),
@@ -144,7 +144,7 @@ def _node_page(name: str, problem: str = "") -> str:
         node=node,
         problem=problem,
         timeline=read_timeline(node),
-        charts=(*(_CARD_CHARTS if node.devices else ()), *_HOST_CHARTS),
+        charts=(*(CARD_CHARTS if node.devices else ()), *HOST_CHARTS),
         grafana_url=config.grafana_url,
         has_prometheus=bool(config.prometheus_url),
     )
