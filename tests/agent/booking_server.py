@@ -5,7 +5,10 @@ It stands in for a remote host; tests/contract/ holds the agent against the real
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -82,7 +85,7 @@ class BookingServer:
         self.clock_offset_s = 0.0
         self._changed = threading.Condition()
         self._serial = 1
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
 
     @property
     def url(self) -> str:
@@ -104,6 +107,7 @@ class BookingServer:
             self._changed.notify_all()
         server.shutdown()
         server.server_close()
+        server.drop_connections()
 
     def __enter__(self) -> Self:
         self.start()
@@ -174,7 +178,30 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], booking: BookingServer) -> None:
         self.booking = booking
+        self._connections: set[socket.socket] = set()
         super().__init__(address, _Handler)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, peer = super().get_request()
+        self._connections.add(connection)
+        return connection, peer
+
+    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        if isinstance(request, socket.socket):
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def drop_connections(self) -> None:
+        """End the connections that are kept alive: a server that is down has none."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that went away."""
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError):
+            raise error
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.agent.booking_server import CODE, BookingServer
+from sentinel_agent.plan import utc
+from sentinel_agent.registration import Registration, store_registration
+from tests.agent.booking_server import TOKEN, BookingServer
 from tests.lab.node import Node, Setting, why_not
 from tests.lab.wait import wait_for
 
@@ -51,7 +54,10 @@ class Lab:
             "inventory_command": ["cat", "/etc/sentinel/inventory.json"],
         }
         self.node.write("/etc/sentinel/inventory.json", '{"devices": [], "problems": []}')
-        self.node.register_agent(self.server.url, CODE, **(usual | settings))
+        self.node.write_agent_config(self.server.url, **(usual | settings))
+        # As `register` leaves it; test_daemon.py runs that.
+        registration = Registration("gpu-01", TOKEN, self.server.url, utc(time.time()))
+        store_registration(self.node.root / "var/lib/sentinel", registration)
         self.node.start_agent()
         self.wait_for_policy()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from . import policy as policies
@@ -51,6 +52,13 @@ class Cache:
         if len(content) > CACHE_BYTES_MAX:
             raise StateError(f"the policy is larger than {CACHE_BYTES_MAX} bytes")
         self._written = _identity(replace_file(self.path, content, mode=CACHE_MODE, gid=gid))
+
+    def written_at(self) -> datetime:
+        """Return when the cache was written, by this node's clock. Raises StateError."""
+        try:
+            return datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
+        except OSError as error:
+            raise StateError(f"cannot read {self.path}: {error.strerror}") from error
 
     def is_as_stored(self) -> bool:
         """Say whether the file is still the one that this process stored."""

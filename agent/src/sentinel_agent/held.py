@@ -23,6 +23,8 @@ class HeldPolicy:
         self._registration = registration
         self._lock = threading.Lock()
         self._policy: Policy | None = None
+        # Whether a policy older than the one held is refused.
+        self._is_binding = True
 
     @property
     def policy(self) -> Policy | None:
@@ -35,6 +37,9 @@ class HeldPolicy:
         if policy is not None:
             check_replaces(policy, None, self._registration.node)
             self._policy = policy
+            # Registering anew is how an operator says that the server was restored from a
+            # backup and counts from an older version.
+            self._is_binding = self._cache.written_at() >= self._registration.registered_at
 
     def replace(self, policy: Policy) -> None:
         """Hold a new policy.
@@ -43,13 +48,10 @@ class HeldPolicy:
         it is in force for open sessions then, and `mend` tries again.
         """
         with self._lock:
-            held = self._policy
-            if held is not None and held.generated_at < self._registration.registered_at:
-                # Registering anew is how an operator says that the server was restored from a
-                # backup and counts from an older version.
-                held = None
+            held = self._policy if self._is_binding else None
             check_replaces(policy, held, self._registration.node)
             self._policy = policy
+            self._is_binding = True
             self._cache.store(policy)
         log.info("policy in force version=%d grants=%d", policy.version, len(policy.grants))
 

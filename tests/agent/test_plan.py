@@ -1,0 +1,171 @@
+"""The plan: who is warned and ended, from what is granted and what is there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentinel_agent.plan import (
+    Action,
+    Close,
+    End,
+    Memory,
+    Presence,
+    Warn,
+    access_end,
+    make_plan,
+)
+from sentinel_agent.policy import Policy, format_time
+from tests.agent.policies import (
+    NOON,
+    build_grants,
+    build_policy,
+    grant_document,
+    minutes,
+    policies,
+    running_grants,
+)
+
+ALICE = Presence("alice", 1001, connections=1, processes=3)
+GONE = Presence("alice", 1001, connections=0, processes=2)
+
+
+class Node:
+    """Makes one plan after the other, as the daemon does."""
+
+    def __init__(self, policy: Policy, granted: Sequence[str] = ()) -> None:
+        self.policy = policy
+        self.granted = granted
+        self.memory = Memory()
+
+    def plan(self, now: datetime, present: Sequence[Presence] = (ALICE,)) -> list[Action]:
+        actions, self.memory = make_plan(
+            self.policy, present, self.granted, self.memory,
+            now=now, monotonic_s=(now - NOON).total_seconds(),
+            warn_minutes=(15, 5, 1), grace_s=3,
+        )  # fmt: skip
+        return actions
+
+
+def seconds(count: float) -> datetime:
+    return NOON + timedelta(seconds=count)
+
+
+@given(policies(), st.integers(-90, 90), st.booleans())
+def test_nobody_with_a_running_grant_is_ended(policy: Policy, at: int, was: bool) -> None:
+    node = Node(policy, ["alice"] if was else [])
+    for step in range(5):
+        now = minutes(at) + timedelta(seconds=step)
+        actions = node.plan(now)
+        if running_grants(policy, "alice", now):
+            assert all(isinstance(action, Warn) for action in actions)
+
+
+@given(policies(), st.integers(-90, 90))
+def test_whoever_is_connected_without_a_grant_is_ended(policy: Policy, at: int) -> None:
+    now = minutes(at)
+    soon = max(now, policy.generated_at) + timedelta(hours=1)
+    if any(g.user == "alice" and g.not_before <= soon and now < g.not_after
+           for g in policy.grants):  # fmt: skip
+        return  # it runs, or begins too soon for this test
+    node = Node(policy)
+    assert node.plan(now) == [Close("alice", 1001, 3)]
+    assert node.plan(now + timedelta(seconds=2)) == []
+    assert node.plan(now + timedelta(seconds=3)) == [End("alice", 1001, is_first=True)]
+    assert node.plan(now + timedelta(seconds=5)) == [End("alice", 1001, is_first=False)]
+
+
+@given(policies(), st.integers(-90, 90), st.randoms(use_true_random=False))
+def test_the_order_of_grants_changes_nothing(
+    policy: Policy, at: int, chance: random.Random
+) -> None:
+    shuffled = list(policy.grants)
+    chance.shuffle(shuffled)
+    other = policy.model_copy(update={"grants": tuple(shuffled)})
+    assert access_end(policy, "alice", minutes(at)) == access_end(other, "alice", minutes(at))
+
+
+def test_grants_that_touch_are_one_access() -> None:
+    policy = build_grants(("alice", 30, 60), ("alice", -10, 30), ("bob", 60, 90))
+    assert access_end(policy, "alice", NOON) == minutes(60)
+    assert access_end(policy, "alice", minutes(60)) is None
+
+
+def test_a_session_outlives_the_policy_but_not_its_grant() -> None:
+    policy = build_policy(grant_document("alice", -10, 60), expires_at=format_time(minutes(10)))
+    assert access_end(policy, "alice", minutes(20)) == minutes(60)
+    assert access_end(policy, "alice", minutes(60)) is None
+
+
+def test_a_clock_put_back_ends_nobody_who_was_let_in() -> None:
+    policy = build_policy(grant_document("alice", 0, 60), generated_at=format_time(minutes(1)))
+    assert access_end(policy, "alice", minutes(-600)) == minutes(60)
+    # Without a word from the server only a small step is forgiven.
+    earlier = build_policy(
+        grant_document("alice", 0, 60), generated_at=format_time(minutes(-60))
+    )
+    assert access_end(earlier, "alice", seconds(-59)) == minutes(60)
+    assert access_end(earlier, "alice", minutes(-2)) is None
+
+
+def test_each_warning_is_given_once() -> None:
+    node = Node(build_grants(("alice", 0, 60)))
+    end = minutes(60)
+    given = [(at, action) for at in range(0, 60 * 60, 10) for action in node.plan(seconds(at))]
+    assert given == [
+        (45 * 60, Warn("alice", 1001, end, 15)),
+        (55 * 60, Warn("alice", 1001, end, 5)),
+        (59 * 60, Warn("alice", 1001, end, 1)),
+    ]
+
+
+def test_who_comes_late_hears_how_long_it_is() -> None:
+    node = Node(build_grants(("alice", 0, 60)))
+    assert node.plan(minutes(57)) == [Warn("alice", 1001, minutes(60), 3)]
+    assert node.plan(minutes(57.5)) == []
+
+
+def test_after_a_warning_the_end_comes_without_a_grace() -> None:
+    node = Node(build_grants(("alice", 0, 60)))
+    node.plan(minutes(59.5))
+    assert node.plan(minutes(60)) == [
+        Close("alice", 1001, 0), End("alice", 1001, is_first=True)
+    ]  # fmt: skip
+
+
+def test_an_extended_access_is_warned_of_its_new_end_only() -> None:
+    node = Node(build_grants(("alice", 0, 60)))
+    node.plan(minutes(59.5))
+    node.policy = build_grants(("alice", 0, 120))
+    assert node.plan(minutes(60)) == []
+    assert node.plan(minutes(105)) == [Warn("alice", 1001, minutes(120), 15)]
+
+
+def test_the_next_loss_of_access_has_its_own_grace() -> None:
+    node = Node(build_grants())
+    node.plan(seconds(0))
+    node.plan(seconds(3))
+    node.policy = build_grants(("alice", 0, 60))
+    assert node.plan(seconds(10)) == []
+    node.policy = build_grants()
+    assert node.plan(seconds(20)) == [Close("alice", 1001, 3)]
+    assert node.plan(seconds(23)) == [End("alice", 1001, is_first=True)]
+
+
+def test_a_login_that_was_under_way_at_the_sweep_is_ended_at_once() -> None:
+    node = Node(build_grants())
+    node.plan(seconds(0))
+    node.plan(seconds(3))
+    assert node.plan(seconds(5), present=()) == []
+    assert node.plan(seconds(9)) == [End("alice", 1001, is_first=False)]
+
+
+def test_processes_without_a_connection_are_ended_if_their_user_held_a_grant() -> None:
+    assert Node(build_grants()).plan(NOON, [GONE]) == []
+    assert Node(build_grants(), granted=["alice"]).plan(NOON, [GONE]) == [
+        Close("alice", 1001, 3)
+    ]  # fmt: skip
