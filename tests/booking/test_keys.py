@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import struct
 import subprocess
 import threading
@@ -14,11 +15,13 @@ from apiflask import APIFlask
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 
-from sentinel_booking.models import AuditEntry, Role, SshKey, db
+from sentinel_booking.models import AuditEntry, Node, Reservation, Role, SshKey, db, write
 from sentinel_booking.services.keys import MAX_KEYS
+from sentinel_booking.services.policy_version import bump_policy
+from tests.booking.lab import add_node, policy_version, reserve
 from tests.booking.people import Person, add_person
-from tests.booking.test_users import add_reservation, policy_version
 
 # For what does not depend on the database's kind.
 sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -134,7 +137,8 @@ def test_readonly_people_have_no_keys(app: APIFlask) -> None:
 
 def test_adding_and_removing_change_the_policy_of_the_holders_nodes(app: APIFlask) -> None:
     bob, other = add_person(app, "bob"), add_person(app, "alice")
-    add_reservation(app, bob.id)
+    add_node(app)
+    reserve(app, bob.id)
     start = policy_version(app)
     key_id = add(bob, new_key()).get_json()["id"]
     assert policy_version(app) == start + 1
@@ -142,6 +146,46 @@ def test_adding_and_removing_change_the_policy_of_the_holders_nodes(app: APIFlas
     assert policy_version(app) == start + 2
     add(other, new_key())
     assert policy_version(app) == start + 2, "whoever holds nothing there changes nothing"
+
+
+def test_changing_keys_while_booking_is_never_a_deadlock(app: APIFlask) -> None:
+    """The booking locks the node and refers to the user; a key's change does the reverse."""
+    bob = add_person(app, "bob")
+    add_node(app)
+    reserve(app, bob.id)
+    failures: list[str] = []
+
+    def change_keys() -> None:
+        for _ in range(25):
+            answer = add(bob, new_key())
+            if answer.status_code != 201:
+                failures.append(answer.text)
+
+    def book() -> None:
+        for _ in range(50):
+            try:
+                with app.app_context(), write() as session:
+                    node_id = session.scalars(select(Node.id)).one()
+                    bump_policy(session, [node_id])
+                    now = dt.datetime.now(dt.UTC)
+                    session.add(
+                        Reservation(
+                            user_id=bob.id,
+                            node_id=node_id,
+                            whole_node=True,
+                            starts=now,
+                            ends=now,
+                        )
+                    )
+            except OperationalError as error:
+                failures.append(str(error.orig))
+
+    threads = [threading.Thread(target=work) for work in (change_keys, book)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
 
 
 @sqlite_only

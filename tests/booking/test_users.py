@@ -9,7 +9,8 @@ import pytest
 from apiflask import APIFlask
 from sqlalchemy import select
 
-from sentinel_booking.models import AuditEntry, Mode, Node, Role, User, db, write
+from sentinel_booking.models import AuditEntry, Role, User, db, write
+from tests.booking.lab import add_node, policy_version, reserve
 from tests.booking.people import PASSWORD, Person, add_person, sign_in
 
 # For what does not depend on the database's kind.
@@ -289,38 +290,12 @@ def test_a_made_up_cursor_is_refused(app: APIFlask, cursor: str) -> None:
     assert admin.call("GET", f"/api/audit?cursor={cursor}").status_code == 422
 
 
-def add_reservation(app: APIFlask, user_id: int) -> None:
-    """A reservation of the user that runs now, on a node of its own."""
-    import datetime as dt
-
-    from sentinel_booking.models import Reservation
-
-    now = dt.datetime.now(dt.UTC)
-    with app.app_context(), write() as session:
-        node = Node(name="node1", mode=Mode.OBSERVE)
-        session.add(node)
-        session.flush()
-        session.add(
-            Reservation(
-                user_id=user_id,
-                node_id=node.id,
-                whole_node=True,
-                starts=now,
-                ends=now + dt.timedelta(hours=1),
-            )
-        )
-
-
-def policy_version(app: APIFlask) -> int:
-    with app.app_context():
-        return db.session.scalars(select(Node.policy_version)).one()
-
-
 def test_deactivating_and_reactivating_change_the_policy_of_the_holders_nodes(
     app: APIFlask,
 ) -> None:
     admin, bob = add_person(app, "ada", Role.ADMIN), add_person(app, "bob")
-    add_reservation(app, bob.id)
+    add_node(app)
+    reserve(app, bob.id)
     start = policy_version(app)
     admin.call("PATCH", "/api/users/bob", json={"display_name": "Bob"})
     assert policy_version(app) == start, "a display name is not in the policy"

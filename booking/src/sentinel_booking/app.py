@@ -53,6 +53,8 @@ def create_app(config: Config) -> APIFlask:
         "pool_pre_ping": True,
         "pool_size": 5,
         "max_overflow": config.threads,
+        # Errors end in the log, and a statement's values may be hashes of secrets.
+        "hide_parameters": True,
     }
     app.url_map.converters["int"] = _IdConverter
     if config.trusted_proxies:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from .config import CONFIG_ENV, Config, config_path_from_environment, load_config
-from .errors import BookingError, ConfigError, Conflict
+from .errors import BookingError, ConfigError, Conflict, SchemaError
 from .logs import init_logging
 
 # The shell's convention: 1 failed, 2 was asked wrongly.
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return CONFIG_WRONG
     except BookingError as error:
         _say(error.detail)
+        return FAILED
+    except SchemaError as error:
+        _say(str(error))
         return FAILED
     except DBAPIError as error:
         # The driver's words only: SQLAlchemy's would show the statement's values.

@@ -13,6 +13,7 @@ from ..errors import Conflict, NotFound
 from ..models import SshKey, User, db, write
 from .audit import Actor, record
 from .policy_version import bump_policy_of_user
+from .sign_ins import LOCK
 
 # Each key is a line that sshd reads at every login, and a part of each node's policy.
 MAX_KEYS = 50
@@ -34,7 +35,7 @@ def add_key(actor: Actor, user_id: int, pasted: str, label: str | None = None) -
     key = read_public_key(pasted)
     with write() as session:
         # Locks the user's row, so that two additions cannot both be the last one allowed.
-        user = session.get_one(User, user_id, with_for_update=True)
+        user = session.get_one(User, user_id, with_for_update=LOCK)
         n_keys = session.scalars(
             select(func.count()).select_from(SshKey).where(SshKey.user_id == user_id)
         ).one()

@@ -14,6 +14,10 @@ from ..models import Role, SignIn, User, db, utc_now, write
 from .audit import Actor, record
 from .passwords import hash_password, is_hash_outdated, is_password
 
+# A lock of a user's row that a new reservation's foreign key passes (FOR NO KEY UPDATE): the
+# booking holds the node and would wait for the user, we hold the user and wait for the node.
+LOCK = {"key_share": True}
+
 
 @dataclass(frozen=True)
 class SignedIn:
@@ -49,8 +53,9 @@ def open_sign_in(name: str, password: str, ip: str, lifetime: dt.timedelta) -> S
     new_hash = hash_password(password) if is_hash_outdated(user.password_hash) else None
     checked_hash = user.password_hash
     with write() as session:
-        # Read again under the lock: it may have been deactivated or changed meanwhile.
-        user = session.get_one(User, user_id)
+        # Read again under the lock: whoever deactivates the user or sets another password
+        # ends the sign-ins that are there, and this one must not slip in behind.
+        user = session.get_one(User, user_id, with_for_update=LOCK)
         if not user.is_active or user.password_hash != checked_hash:
             raise NotSignedIn("The name or the password is wrong.")
         if new_hash is not None:

@@ -14,7 +14,7 @@ from ..models import Role, User, db, write
 from .audit import Actor, record
 from .passwords import MAX_CHARS, MIN_CHARS, generate_password, hash_password, is_password
 from .policy_version import bump_policy_of_user
-from .sign_ins import end_sign_ins_of
+from .sign_ins import LOCK, end_sign_ins_of
 
 _PUBLIC_FIELDS = ("display_name", "email", "role", "is_active", "locale")
 
@@ -109,7 +109,7 @@ def change_user(actor: Actor, name: str, changes: Mapping[str, object]) -> User:
 def change_profile(actor: Actor, user_id: int, changes: Mapping[str, object]) -> User:
     """Change one's own display_name, email or locale."""
     with write() as session:
-        user = session.get_one(User, user_id, with_for_update=True)
+        user = session.get_one(User, user_id, with_for_update=LOCK)
         before = _public(user)
         for field, value in changes.items():
             setattr(user, field, value)
@@ -131,7 +131,7 @@ def change_own_password(actor: Actor, user_id: int, sid: str, old: str, new: str
     check_password(new, name, field="new")
     new_hash = hash_password(new)
     with write() as session:
-        user = session.get_one(User, user_id, with_for_update=True)
+        user = session.get_one(User, user_id, with_for_update=LOCK)
         if user.password_hash != old_hash:
             raise Conflict("The password was changed at the same moment; try again.")
         user.password_hash = new_hash
@@ -152,7 +152,9 @@ def check_password(password: str, name: str, field: str = "password") -> None:
 
 def _find(session: Session, name: str, *, is_locked: bool = False) -> User:
     query = select(User).where(User.name == name)
-    user = session.scalars(query.with_for_update() if is_locked else query).one_or_none()
+    user = session.scalars(
+        query.with_for_update(key_share=True) if is_locked else query
+    ).one_or_none()
     if user is None:
         raise NotFound("There is no such user.")
     return user
@@ -165,7 +167,7 @@ def _lock_active_admins(session: Session) -> set[int]:
             select(User.id)
             .where(User.role == Role.ADMIN, User.is_active.is_(True))
             .order_by(User.id)
-            .with_for_update()
+            .with_for_update(key_share=True)
         )
     )
 
