@@ -230,10 +230,11 @@ def test_the_same_report_again_leaves_no_trace(app: APIFlask) -> None:
 def test_two_reports_at_once_give_each_device_one_slot(app: APIFlask) -> None:
     agent = add_agent(app)
     barrier = threading.Barrier(4)
+    statuses: list[int] = []
 
     def ask() -> None:
         barrier.wait()
-        agent.report([nvidia(number) for number in range(8)])
+        statuses.append(agent.report([nvidia(number) for number in range(8)]).status_code)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -242,6 +243,7 @@ def test_two_reports_at_once_give_each_device_one_slot(app: APIFlask) -> None:
         thread.join()
     with app.app_context(), write() as session:
         found = session.scalars(select(Device.slot).order_by(Device.slot)).all()
+    assert statuses == [200] * 4
     assert found == list(range(8))
 
 
