@@ -32,6 +32,6 @@ def whole_form(error: BookingError, errors: Mapping[str, object]) -> str:
 def _sentence(text: str) -> str:
     """Return a reason, which programs get as "lies in the past", as people write it."""
     # A first word with digits is a name, which stays as it is.
-    if text.partition(" ")[0].isalpha():
+    if text.partition(" ")[0].replace("-", "").isalpha():
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "?", "。", "？")) else text + _(".")
