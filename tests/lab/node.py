@@ -48,8 +48,8 @@ NAMESPACES = ("mnt", "net", "uts", "ipc")
 # RFC 2544's range for test networks: no real host has an address in it.
 TEST_NETWORK = ipaddress.ip_network("198.18.0.0/15")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PROGRAMS = ("unshare", "nsenter", "ip", "useradd", "ssh", "ssh-keygen", "/usr/sbin/sshd",
-            "/usr/bin/python3")  # fmt: skip
+PROGRAMS = ("unshare", "nsenter", "ip", "useradd", "systemd-sysusers", "ssh", "ssh-keygen",
+            "/usr/sbin/sshd", "/usr/bin/python3")  # fmt: skip
 
 # What a careless site might have: every way in that the lock must close is open here.
 SSHD_CONFIG = """\
@@ -258,9 +258,7 @@ class Node:
 
     def install_lock(self) -> None:
         """Install get-keys, its user, the break-glass group and the sshd drop-in."""
-        self.run(["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin",
-                  "sentinel-akc"])  # fmt: skip
-        self.run(["groupadd", "--system", "breakglass"])
+        self.run(["systemd-sysusers", str(PACKAGING / "sysusers" / "sentinel.conf")])
         self.run(
             ["install", "-d", "-m", "0755", "/usr/lib/sentinel", "/etc/sentinel/breakglass"]
         )
