@@ -19,8 +19,9 @@ from sentinel_booking.domain.conflicts import (
 )
 
 DAY = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
-MINUTES = 40
-SLOTS = 6
+# Small, so that starts and ends meet often.
+MINUTES = 12
+SLOTS = 3
 
 
 def at(minute: int) -> dt.datetime:
@@ -49,7 +50,7 @@ def booked_items(draw: st.DrawFn) -> Booked:
     )
 
 
-bookings = st.lists(booked_items(), max_size=12)
+bookings = st.lists(booked_items(), max_size=8)
 wishes = st.sets(st.integers(0, SLOTS - 1), min_size=1)
 
 
@@ -77,7 +78,7 @@ def test_a_conflict_is_a_shared_minute_of_a_shared_slot(
     assert found == [item for item in booked if cells(item) & mine]
 
 
-@given(wishes, st.integers(1, 20), st.integers(0, MINUTES), st.integers(0, 60), bookings)
+@given(wishes, st.integers(1, 6), st.integers(0, MINUTES), st.integers(0, 20), bookings)
 def test_next_free_is_the_first_minute_from_which_it_fits(
     wanted: set[int], length: int, earliest: int, slack: int, booked: list[Booked]
 ) -> None:
@@ -150,3 +151,14 @@ def test_adjacent_reservations_do_not_conflict() -> None:
     booked = [Booked(1, Slots(0, 1), Interval(at(10), at(20)))]
     for interval in (Interval(at(0), at(10)), Interval(at(20), at(30))):
         assert find_conflicts([Slots(0, 1)], interval, booked) == []
+
+
+def test_a_gap_that_fits_exactly_is_offered() -> None:
+    booked = [
+        Booked(1, Slots(0, 1), Interval(at(0), at(10))),
+        Booked(2, Slots(0, 1), Interval(at(15), at(20))),
+    ]
+    wanted, late = [Slots(0, 1)], at(99)
+    assert next_free(wanted, at(5) - at(0), at(3), late, booked) == at(10)
+    assert next_free(wanted, at(6) - at(0), at(3), late, booked) == at(20)
+    assert next_free(wanted, at(5) - at(0), at(10), late, booked) == at(10)

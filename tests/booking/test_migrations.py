@@ -14,6 +14,7 @@ from flask import Flask
 from sqlalchemy import inspect, text
 
 from sentinel_booking.app import create_app
+from sentinel_booking.cli import main
 from sentinel_booking.config import Config
 from sentinel_booking.errors import SchemaError
 from sentinel_booking.models import (
@@ -195,3 +196,26 @@ def test_a_migration_that_loses_the_net_changes_nothing(
         with db.engine.connect() as connection:
             assert guard_problems(connection) == []
             assert schema_problems(connection) == []
+
+
+def test_a_database_without_the_net_is_neither_ready_nor_upgraded(
+    bare_app: Flask, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lose = (
+        "DROP TRIGGER claims_overlap_update"
+        if config.database_url.startswith("sqlite")
+        else "ALTER TABLE claims DROP CONSTRAINT ex_claims_overlap"
+    )
+    client = bare_app.test_client()
+    assert client.get("/readyz").status_code == 503
+    with bare_app.app_context():
+        upgrade_schema()
+        assert client.get("/readyz").status_code == 200
+        with db.engine.begin() as connection:
+            connection.execute(text(lose))
+    assert client.get("/readyz").status_code == 503
+    file = tmp_path / "booking.toml"
+    settings = config.model_dump(mode="json", include=config.model_fields_set)
+    file.write_text("".join(f"{name} = '{value}'\n" for name, value in settings.items()))
+    assert main(["--config", str(file), "init-db"]) == 1
+    assert "claims_overlap" in capsys.readouterr().err.replace("ex_claims", "claims")
