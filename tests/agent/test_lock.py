@@ -91,18 +91,19 @@ def test_a_service_account_gets_in_by_no_reservation(lab: Lab) -> None:
     assert "denied user='backups' reason=system account" in lab.node.syslog()
 
 
-def test_grants_that_overlap_give_all_their_devices(lab: Lab) -> None:
+def test_grants_that_overlap_give_all_their_devices_and_no_more(lab: Lab) -> None:
+    first = {"ASCEND_RT_VISIBLE_DEVICES": "10,2", "CUDA_VISIBLE_DEVICES": ""}
+    later = {"ASCEND_RT_VISIBLE_DEVICES": "7", "CUDA_VISIBLE_DEVICES": "GPU-1"}
     lab.server.grant(
-        make_grant("alice", lab.keys["alice"], env={"ASCEND_RT_VISIBLE_DEVICES": "10,2"}),
+        make_grant("alice", lab.keys["alice"], env=first),
         make_grant("alice", lab.keys["alice"], env={"ASCEND_RT_VISIBLE_DEVICES": "0,2"}),
-        make_grant(
-            "alice", lab.keys["alice"], start_s=60, env={"CUDA_VISIBLE_DEVICES": "GPU-1"}
-        ),
+        make_grant("alice", lab.keys["alice"], start_s=60, env=later),
     )
     lab.start_agent()
-    shown = lab.node.ssh("alice", lab.keys["alice"], "env")
-    assert "ASCEND_RT_VISIBLE_DEVICES=0,2,10\n" in shown.stdout
-    assert "CUDA_VISIBLE_DEVICES" not in shown.stdout
+    shown = lab.node.ssh("alice", lab.keys["alice"], "env").stdout.splitlines()
+    assert "ASCEND_RT_VISIBLE_DEVICES=0,2,10" in shown
+    # Empty, and there: without the variable all cards would be seen.
+    assert "CUDA_VISIBLE_DEVICES=" in shown
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))

@@ -1,0 +1,90 @@
+"""The agent's tasks against the real booking server, from its database to sshd's answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from apiflask import APIFlask
+
+from sentinel_agent import get_keys
+from sentinel_agent.cache import Cache
+from sentinel_agent.client import BookingClient
+from sentinel_agent.config import Config as AgentConfig
+from sentinel_agent.enrolment import register
+from sentinel_agent.held import HeldPolicy
+from sentinel_agent.registration import load_registration
+from sentinel_agent.status import Status
+from sentinel_agent.tasks import HeartbeatTask, InventoryTask, PolicyTask
+from sentinel_booking.config import Config
+from tests.booking.lab import add_key, add_node, ascend, invite, reserve
+from tests.booking.people import add_user
+from tests.booking.programs import booking_server, migrated_app
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="get-keys trusts root's files only")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[APIFlask, str]]:
+    """The real server, and the application that prepares its database."""
+    folder: Path = tmp_path_factory.mktemp("booking")
+    for name in ("secret", "scrape", "webhook"):
+        (folder / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
+    config = Config(
+        database_url=f"sqlite:///{folder / 'booking.db'}",
+        secret_key_file=folder / "secret",
+        scrape_token_file=folder / "scrape",
+        webhook_token_file=folder / "webhook",
+    )
+    app = migrated_app(config)
+    with booking_server(config, folder, workers=1) as running:
+        yield app, running.url
+
+
+def test_what_is_booked_is_what_sshd_is_answered(
+    server: tuple[APIFlask, str], tmp_path: Path
+) -> None:
+    app, url = server
+    add_node(app, "gpu1", mode="enforce")
+    devices = [ascend(number) for number in range(4)]
+    report = f"import json; print(json.dumps({{'devices': {devices!r}, 'problems': []}}))"
+    config = AgentConfig(
+        server=url,
+        address="127.0.0.1",
+        state_dir=tmp_path,
+        cache_file=tmp_path / "policy.json",
+        cache_group="root",
+        inventory_command=(sys.executable, "-c", report),
+        policy_wait_s=1,
+    )
+    register(config, invite(app, "gpu1"))
+    registration = load_registration(tmp_path)
+    status = Status(mode="enforce", sessions={"alice": 2})
+    status.set_problems("inventory", ["x" * 5000])
+    held = HeldPolicy(Cache(config.cache_file, config.cache_group), registration)
+
+    def client() -> BookingClient:
+        return BookingClient(url, None, registration.token)
+
+    InventoryTask(config, client()).step()
+    alice = add_user(app, "alice")
+    key = add_key(app, alice)
+    reserve(app, alice, "gpu1", slots=[2, 3])
+    rounds: list[None] = []
+    policy = PolicyTask(config, client(), held, status, lambda: rounds.append(None))
+    policy.step()
+    assert policy.step().problems == ()
+    # The second answer was `nothing new`: sessions were looked at once.
+    assert len(rounds) == 1
+    heartbeat = HeartbeatTask(config, client(), held, status).step()
+    assert heartbeat.problems == ()
+
+    cache = get_keys.read_cache(str(config.cache_file))
+    (line,) = get_keys.authorized_keys(cache, "alice", get_keys.utc_now())
+    assert line.endswith(f" {key}\n")
+    assert 'environment="ASCEND_RT_VISIBLE_DEVICES=2,3"' in line
+    with pytest.raises(get_keys.Denied):
+        get_keys.authorized_keys(cache, "bob", get_keys.utc_now())
