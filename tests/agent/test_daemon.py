@@ -239,6 +239,16 @@ def test_a_clock_that_is_off_is_reported(lab: Lab) -> None:
     )
 
 
+def test_a_holder_without_an_account_is_reported(lab: Lab) -> None:
+    lab.server.grant(make_grant("carol", KEYS[0]), make_grant("daemon", KEYS[0]))
+    lab.start_agent()
+    for why in (
+        "enforce: carol holds a reservation and has no account here",
+        "enforce: daemon holds a reservation and is a system account here",
+    ):
+        wait_for(why, partial(is_reported, lab, why))
+
+
 def test_a_lock_that_is_not_installed_is_reported(lab: Lab) -> None:
     lab.node.run(["rm", "/etc/ssh/sshd_config.d/00-sentinel.conf"])
     lab.start_agent()

@@ -162,6 +162,15 @@ def test_former_holders_are_remembered(tmp_path: Path) -> None:
     again = GrantedUsers(tmp_path)
     again.load()
     assert again.users == {"alice": 1001, "bob": 1002}
+    # A disk that was full for a while loses nobody.
+    tmp_path.chmod(0o777)
+    with pytest.raises(StateError):
+        again.add({"carol": 1003})
+    tmp_path.chmod(0o700)
+    again.add({})
+    third = GrantedUsers(tmp_path)
+    third.load()
+    assert third.users == {"alice": 1001, "bob": 1002, "carol": 1003}
     (tmp_path / "granted.json").write_text("[]")
     with pytest.raises(StateError):
         GrantedUsers(tmp_path).load()

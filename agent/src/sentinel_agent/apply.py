@@ -31,9 +31,13 @@ def write_to_terminals(uid: int, text: str, folder: Path = Path("/dev/pts")) -> 
     """
     line = f"\r\n\a*** ServerSentinel: {text} ***\r\n".encode()
     written = 0
-    for path in folder.iterdir():
-        if not path.name.isdigit():
-            continue
+    try:
+        terminals = [path for path in folder.iterdir() if path.name.isdigit()]
+    except OSError as error:
+        # Who cannot be warned is ended all the same.
+        log.error("terminals not found folder=%s reason=%s", folder, error.strerror)
+        return 0
+    for path in terminals:
         try:
             opened = os.open(
                 path,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 
 from . import apply, sessions
 from .accounts import Accounts
@@ -75,10 +76,7 @@ class Enforcement:
         problems = self._check_lock(mode)
         if now >= policy.expires_at:
             problems.append("the policy has expired: nobody is let in")
-        try:
-            self._remember_granted(policy)
-        except StateError as error:
-            problems.append(str(error))
+        problems += self._remember_granted(policy, now)
         is_observing = mode == "observe"
         actions, memory = make_plan(
             policy, present, self._granted.users.keys(),
@@ -161,10 +159,23 @@ class Enforcement:
         self._status.sessions = connected
         return present
 
-    def _remember_granted(self, policy: Policy) -> None:
-        users = {grant.user for grant in grants_at(policy, utc(time.time()))}
-        uids = {user: self._accounts.uid_of(user) for user in sorted(users)}
-        self._granted.add({user: uid for user, uid in uids.items() if uid is not None})
+    def _remember_granted(self, policy: Policy, now: datetime) -> list[str]:
+        users = {grant.user for grant in grants_at(policy, now)}
+        found: dict[str, int] = {}
+        problems: list[str] = []
+        for user in sorted(users):
+            uid = self._accounts.uid_of(user)
+            if uid is None:
+                problems.append(f"{user} holds a reservation and has no account here")
+            elif self._accounts.is_system(uid):
+                problems.append(f"{user} holds a reservation and is a system account here")
+            else:
+                found[user] = uid
+        try:
+            self._granted.add(found)
+        except StateError as error:
+            problems.append(str(error))
+        return problems
 
     def _check_lock(self, mode: str) -> list[str]:
         problems = []

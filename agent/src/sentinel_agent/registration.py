@@ -83,19 +83,21 @@ class GrantedUsers:
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "granted.json"
         self.users: dict[str, int] = {}
+        self._stored: dict[str, int] = {}
 
     def load(self) -> None:
         """Read the file, if there is one. Raises StateError and knows nobody then."""
         text = read_file(self.path, bytes_max=STATE_BYTES_MAX)
         if text is not None:
             try:
-                self.users = _GrantedFile.model_validate_json(text).users
+                self.users = self._stored = _GrantedFile.model_validate_json(text).users
             except ValidationError:
                 raise StateError(f"{self.path} is damaged and was ignored") from None
 
     def add(self, users: dict[str, int]) -> None:
         """Remember these too. Raises StateError; they are remembered in memory then."""
-        if users.items() <= self.users.items():
-            return
-        self.users |= users
-        replace_file(self.path, json.dumps({"users": self.users}).encode(), mode=0o600)
+        self.users = self.users | users
+        if self.users != self._stored:
+            content = json.dumps({"users": self.users}).encode()
+            replace_file(self.path, content, mode=0o600)
+            self._stored = self.users
