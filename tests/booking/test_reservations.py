@@ -6,7 +6,8 @@ import dataclasses
 import datetime as dt
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from apiflask import APIFlask
@@ -41,6 +42,7 @@ from sentinel_booking.models import (
 )
 from sentinel_booking.services.audit import SYSTEM, Actor
 from sentinel_booking.services.booked import SlotTaken
+from sentinel_booking.services.keys import remove_key
 from sentinel_booking.services.reservation_list import get_reservation
 from sentinel_booking.services.reservations import (
     Wanted,
@@ -56,6 +58,7 @@ from tests.booking.bookings import (
     broken_invariants,
     soon,
 )
+from tests.booking.programs import until
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,17 +256,23 @@ def test_a_closed_account_and_a_stranger_hold_nothing(lab: Lab) -> None:
 def test_the_view_says_whether_the_holder_has_a_key(lab: Lab) -> None:
     made = create_reservation(lab.alice, lab.wish(0))
     assert made.holder_has_key is False
-    with write() as session:
-        session.add(
-            SshKey(
-                user_id=lab.alice.user_id,
-                public_key="ssh-ed25519 AAAA",
-                key_type="ssh-ed25519",
-                bits=256,
-                fingerprint="SHA256:x",
-            )
-        )
+    add_key(lab.alice)
     assert get_reservation(made.id).holder_has_key is True
+
+
+def add_key(who: Actor) -> int:
+    """Give somebody an SSH key; returns its id."""
+    with write() as session:
+        key = SshKey(
+            user_id=who.user_id,
+            public_key=f"ssh-ed25519 {who.name}",
+            key_type="ssh-ed25519",
+            bits=256,
+            fingerprint=f"SHA256:{who.name}",
+        )
+        session.add(key)
+        session.flush()
+        return key.id
 
 
 def test_a_refused_booking_leaves_no_trace(lab: Lab) -> None:
@@ -398,8 +407,43 @@ def _wait_for_a_lock(lab: Lab) -> None:
     """Return when some connection to the database waits for another's transaction."""
     with db.engine.connect() as connection:
         query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        while not connection.execute(query).scalar_one():
-            pass
+        until(
+            lambda: connection.execute(query).scalar_one() > 0,
+            lambda: "nobody waits for a lock",
+        )
+
+
+def test_a_booking_and_a_change_of_its_holder_wait_for_each_other(
+    lab: Lab, config: Config
+) -> None:
+    # The change renews the policies of the nodes that the holder has booked: it must see
+    # the booking, or the booking the change.
+    if config.database_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time")
+    key = add_key(lab.bob)
+    results: list[object] = []
+
+    def run(use_case: Callable[[], object]) -> None:
+        with lab.app.app_context():
+            try:
+                results.append(use_case())
+            except InvalidInput as error:
+                results.append(error.fields[0].field)
+
+    closing = update(User).where(User.name == "alice").values(is_active=False)
+    booking = select(User.id).where(User.name == "bob").with_for_update(read=True)
+    for statement, use_case, expected in (
+        (closing, partial(create_reservation, lab.alice, lab.wish(0)), "holder"),
+        (booking, partial(remove_key, lab.bob, lab.bob.user_id or 0, key), None),
+    ):
+        with db.engine.connect() as other:
+            other.execute(statement)
+            thread = threading.Thread(target=run, args=(use_case,))
+            thread.start()
+            _wait_for_a_lock(lab)
+            other.commit()
+        thread.join()
+        assert results.pop() == expected
 
 
 def test_a_database_that_stays_locked_is_unavailable(lab: Lab, config: Config) -> None:

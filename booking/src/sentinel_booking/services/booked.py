@@ -71,10 +71,10 @@ class Wish:
 def lock_node(session: Session, name: str) -> Node | None:
     """Take the node's lock; None when there is no such node.
 
-    It must be the transaction's first statement: on PostgreSQL it locks the node's row, so
-    that whoever comes second sees what the first one booked. It also gives the node's
-    calendar a new version. A transaction that books on several nodes takes their locks in
-    id order.
+    Before anything of the node is read: on PostgreSQL it locks the node's row, so that
+    whoever comes second sees what the first one booked. It also gives the node's calendar
+    a new version. The order of locks is users, then nodes by id; a transaction that books
+    on several nodes keeps to it.
     """
     return _lock(session, Node.name == name, Node.removed_at.is_(None))
 

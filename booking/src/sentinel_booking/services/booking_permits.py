@@ -50,9 +50,18 @@ def check_version(item: Reservation, if_match: int | None) -> None:
         raise PreconditionFailed("The reservation was changed since: read it again.")
 
 
-def find_holder(session: Session, name: str) -> User:
+def lock_holder(session: Session, name: str) -> User | None:
+    """Return the user, whose account and keys nobody changes until the booking is done.
+
+    Whoever changes them reads which nodes the user has booked, to renew their policies: a
+    booking that is not committed yet would be missed. Before the node's lock, because those
+    changes take the two in this order.
+    """
+    return session.scalar(select(User).where(User.name == name).with_for_update(read=True))
+
+
+def check_holder(holder: User | None) -> User:
     """Return who is to hold it. Raises InvalidInput for somebody who may not."""
-    holder = session.scalar(select(User).where(User.name == name))
     if holder is None:
         raise InvalidInput.field("holder", "there is no such user")
     if not holder.is_active:

@@ -58,10 +58,10 @@ def add_key(actor: Actor, user_id: int, pasted: str, label: str | None = None) -
 def remove_key(actor: Actor, user_id: int, key_id: int) -> None:
     """Remove one of the user's keys. Raises NotFound when it is not theirs."""
     with write() as session:
+        # Also against a booking at the same moment, whose node's policy must be renewed.
+        session.get_one(User, user_id, with_for_update=LOCK)
         row = session.scalars(
-            select(SshKey)
-            .where(SshKey.id == key_id, SshKey.user_id == user_id)
-            .with_for_update()
+            select(SshKey).where(SshKey.id == key_id, SshKey.user_id == user_id)
         ).one_or_none()
         if row is None:
             raise NotFound("You have no such key.")

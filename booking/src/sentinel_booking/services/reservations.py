@@ -40,11 +40,12 @@ from ..models import (
 from .audit import Actor
 from .booked import Wish, lock_node, lock_node_of, refuse_overlap
 from .booking_permits import (
+    check_holder,
     check_may_book,
     check_may_create,
     check_version,
-    find_holder,
     limits_of,
+    lock_holder,
 )
 from .idempotency import Once, find_answer, keep_answer
 from .reservation_trail import note_change
@@ -56,7 +57,6 @@ from .reservation_view import (
     with_details,
 )
 from .transactions import run_write
-
 
 # Later than anything that can be booked.
 _ANY_TIME = dt.datetime.max.replace(tzinfo=dt.UTC)
@@ -100,6 +100,7 @@ def create_reservation(
         raise InvalidInput("The reservation cannot be made.", fields=problems)
 
     def book(session: Session) -> ReservationView:
+        user = lock_holder(session, wanted.holder or actor.name)
         node = lock_node(session, wanted.node)
         # Behind the lock: whoever waited for it begins when the wait is over.
         now = utc_now()
@@ -108,7 +109,7 @@ def create_reservation(
             return from_json(answer)
         if node is None:
             raise InvalidInput.field("node", "there is no such node")
-        holder = find_holder(session, wanted.holder or actor.name)
+        holder = check_holder(user)
         limits = limits_of(wanted.kind)
         interval = Interval(settle_start(wanted.starts, now), wanted.ends)
         problems = interval_problems(interval, now, limits)
