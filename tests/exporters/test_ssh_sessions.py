@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,19 +17,15 @@ from tests.lab.wait import wait_for
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
-AS_ROOT = """
-from sentinel_exporters.cli import main
-raise SystemExit(main(["check", "--collectors", "ssh"]))
-"""
 # The interpreter itself may lie where only root can read.
-AS_NOBODY = f"""
+AS_NOBODY = """
 import os
 from sentinel_exporters import cli
 from sentinel_exporters.catalog import find_collectors
 find_collectors()
 os.setgroups([])
 os.setuid(65534)
-{AS_ROOT}
+raise SystemExit(cli.main(["check", "--collectors", "ssh"]))
 """
 
 Counts = Mapping[tuple[str, str], float]
@@ -51,16 +48,17 @@ class Lab:
             )
         )  # fmt: skip
 
-    def scrape(self, program: str = AS_ROOT) -> tuple[Counts, float]:
-        """Return {(user, type): sessions} and the connections, as the exporter in it says."""
-        done = self.node.run([sys.executable, "-c", program])
-        series = parse_series(done.stdout)
-        sessions = {
-            (dict(labels)["user"], dict(labels)["type"]): value
-            for (name, labels), value in series.items()
-            if name == "ssh_sessions"
-        }
-        return sessions, values(series, "ssh_connections")[""]
+    def start_exporter(self) -> None:
+        """Start the exporter in the node."""
+        argv = [sys.executable, "-m", "sentinel_exporters", "--collectors", "ssh"]
+        self.node.popen(argv, log="exporter")
+        wait_for("the exporter listens", lambda: "listening" in self.node.log("exporter"))
+
+    def scrape(self) -> tuple[Counts, float]:
+        """Return what the exporter in the node says now; see read_counts()."""
+        url = f"http://{self.node.address}:9641/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return read_counts(answer.read().decode())
 
     def wait_for(self, expected: Counts, connections: float) -> None:
         """Wait until exactly this is told: a login takes a moment."""
@@ -82,6 +80,17 @@ class Lab:
         self.clients.clear()
 
 
+def read_counts(page: str) -> tuple[Counts, float]:
+    """Return {(user, type): sessions} and the number of connections."""
+    series = parse_series(page)
+    sessions = {
+        (dict(labels)["user"], dict(labels)["type"]): value
+        for (name, labels), value in series.items()
+        if name == "ssh_sessions"
+    }
+    return sessions, values(series, "ssh_connections")[""]
+
+
 @pytest.fixture(scope="module")
 def node_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with Node("ssh-01", tmp_path_factory.mktemp("ssh")) as node:
@@ -91,6 +100,7 @@ def node_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         for user in ("alice", "bob", "root"):
             node.write(f"/etc/ssh/lab_keys/{user}", lab.key.with_suffix(".pub").read_text())
         node.start_sshd(SSHD_CONFIG.replace(".ssh/authorized_keys", "/etc/ssh/lab_keys/%u"))
+        lab.start_exporter()
         yield lab
         lab.end()
 
@@ -170,4 +180,5 @@ def test_an_unprivileged_exporter_counts_the_same(lab: Lab) -> None:
     lab.log_in("root", "cat")
     expected = {("alice", "exec"): 1, ("root", "exec"): 1}
     lab.wait_for(expected, 2)
-    assert lab.scrape(AS_NOBODY) == (expected, 2)
+    page = lab.node.run([sys.executable, "-c", AS_NOBODY]).stdout
+    assert read_counts(page) == (expected, 2)
