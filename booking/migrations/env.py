@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from alembic import context
+from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection, Engine, inspect, text
 
 from sentinel_booking.errors import SchemaError
@@ -40,7 +42,7 @@ def _exclusive(engine: Engine) -> Iterator[Connection]:
             driver.execute("PRAGMA foreign_keys=ON")
 
 
-def _plain_times(kind: str, item: object, _autogen: object) -> str | bool:
+def _plain_times(kind: str, item: object, _: AutogenContext) -> str | Literal[False]:
     """Write our time type as the column type that it is: a step outlives the models."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"

@@ -332,6 +332,13 @@ def test_a_refusal_says_who_when_and_what_would_fit(lab: Lab) -> None:
     assert caught.value.extra["max_end"] == soon(2).isoformat().replace("+00:00", "Z")
 
 
+def test_a_gap_too_short_to_book_is_not_offered(lab: Lab) -> None:
+    create_reservation(lab.alice, lab.wish(0))
+    with pytest.raises(SlotTaken) as caught:
+        create_reservation(lab.bob, lab.wish(0, start=-1 / 120))
+    assert caught.value.max_end is None
+
+
 def test_the_advice_can_be_booked(lab: Lab) -> None:
     create_reservation(lab.alice, lab.wish(0, 1, start=2, end=4))
     wish = lab.wish(1, 2, start=1, end=3)
