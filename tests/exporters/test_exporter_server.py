@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from sentinel_exporters.server import DeadlineReader
 from tests.exporters.running import NPU_SMI, Exporter, run_exporter, serving, values
 from tests.lab.wait import wait_for
 
@@ -139,17 +143,65 @@ def test_a_client_that_goes_away_harms_nothing(exporter: Exporter) -> None:
     assert "Traceback" not in exporter.log.read_text()
 
 
+def test_a_client_that_sends_byte_by_byte_has_no_more_time_for_it() -> None:
+    ours, theirs = socket.socketpair()
+    is_over = threading.Event()
+
+    def send_slowly() -> None:
+        with contextlib.suppress(OSError):
+            while not is_over.wait(0.02):
+                theirs.sendall(b"x")
+
+    sender = threading.Thread(target=send_slowly)
+    sender.start()
+    try:
+        # It would never end: no line is ever complete.
+        with pytest.raises(TimeoutError):
+            io.BufferedReader(DeadlineReader(ours, 0.3)).readline()
+    finally:
+        is_over.set()
+        sender.join(30)
+        ours.close()
+        theirs.close()
+
+
+def gated_tool(folder: Path) -> Path:
+    """A npu-smi that says that it runs, and waits until the file `go` is there."""
+    tool = folder / "npu-smi"
+    tool.write_text(
+        f"#!/bin/sh\ntouch {folder}/started\n"
+        f'while [ ! -e {folder}/go ]; do sleep 0.02; done\nexec {NPU_SMI} "$@"\n'
+    )
+    tool.chmod(0o755)
+    return tool
+
+
+def test_the_page_comes_before_prometheus_gives_up(tmp_path: Path) -> None:
+    env = {"SENTINEL_EXPORTER_NPU__COMMAND": str(gated_tool(tmp_path)),
+           "SENTINEL_EXPORTER_NPU__TIMEOUT_S": "300"}  # fmt: skip
+    with serving(tmp_path / "log", "--collectors", "npu,ssh", env=env) as exporter:
+        # npu-smi would go on for ever: that the page comes at all is due to the header.
+        series = exporter.series(X_Prometheus_Scrape_Timeout_Seconds="0.8")
+        assert values(series, "sentinel_collector_success", "collector") == {"npu": 0, "ssh": 1}
+        assert "ssh_connections" in {name for name, _ in series}
+        (tmp_path / "go").touch()
+        wait_for(
+            "the next run",
+            lambda: values(exporter.series(), "sentinel_collector_success", "collector")["npu"],
+        )
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-1", "0", "nan", "inf", "1e400"])
+def test_a_strange_scrape_timeout_is_not_believed(exporter: Exporter, value: str) -> None:
+    series = exporter.series(X_Prometheus_Scrape_Timeout_Seconds=value)
+    assert values(series, "sentinel_collector_success", "collector") == {"npu": 1}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_after_the_answers_that_are_under_way(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    tool = tmp_path / "npu-smi"
-    tool.write_text(
-        f"#!/bin/sh\ntouch {tmp_path}/started\n"
-        f'while [ ! -e {tmp_path}/go ]; do sleep 0.02; done\nexec {NPU_SMI} "$@"\n'
-    )
-    tool.chmod(0o755)
-    env = {"SENTINEL_EXPORTER_NPU__COMMAND": str(tool)}
+    env = {"SENTINEL_EXPORTER_NPU__COMMAND": str(gated_tool(tmp_path))}
     with serving(tmp_path / "log", "--collectors", "npu", env=env) as exporter:
         connection = socket.create_connection(("127.0.0.1", exporter.port), timeout=30)
         connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")

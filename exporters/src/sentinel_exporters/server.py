@@ -60,7 +60,7 @@ class Answer:
         return cls(status, f"{text}\n".encode())
 
 
-class _DeadlineReader(io.RawIOBase):
+class DeadlineReader(io.RawIOBase):
     """The request's bytes, all of which must arrive before the deadline.
 
     A socket's own timeout begins anew with each byte, so that a client could hold a thread.
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.rfile = io.BufferedReader(_DeadlineReader(self.connection, _CLIENT_TIMEOUT_S))
+        self.rfile = io.BufferedReader(DeadlineReader(self.connection, _CLIENT_TIMEOUT_S))
 
     def do_GET(self) -> None:
         try:
