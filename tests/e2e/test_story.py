@@ -113,7 +113,9 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
 
     # 8. The node goes silent: the operators are mailed, the page lists it; then it recovers.
     lab_node.stop_services()
-    wait_for("the NodeOffline mail", lambda: mailbox.find("NodeOffline", node.name), 60)
+    mails = wait_for("the mail", lambda: mailbox.find("CRITICAL", node.name, "offline"), 60)
+    assert "NodeOffline" in mailbox.text(mails[0])
+    assert mails[0]["To"] == "ops@example.org"
     assert mailbox.find("RECOVERED", node.name) == []
     firing = wait_for("the alert is listed", lambda: alerts(admin, node.name, "firing"))
     assert firing[0]["name"] == "NodeOffline"

@@ -42,6 +42,12 @@ class MailBox:
             self._messages.append(message)
         return "250 kept"
 
+    @staticmethod
+    def text(message: EmailMessage) -> str:
+        """Return the plain text of a message."""
+        body = message.get_body(("plain",))
+        return "" if body is None else str(body.get_content())
+
     def find(self, *words: str) -> list[EmailMessage]:
         """Return the messages whose subject holds all these words, oldest first."""
         with self._lock:

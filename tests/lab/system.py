@@ -53,7 +53,7 @@ class System:
             command += [f"--{name}-port", str(port)]
         command += ["--public-url", self.url, "--node", "server"]
         command += ["--smtp", f"127.0.0.1:{self.smtp_port}", "--mail-to", "ops@example.org"]
-        command += ["--offline-for", self.offline_for]
+        command += ["--offline-for", self.offline_for, "--mail-interval", "10s"]
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             cwd=ROOT, start_new_session=True,
