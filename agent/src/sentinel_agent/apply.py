@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 # Linux' major numbers of Unix98 terminals: Documentation/admin-guide/devices.txt.
 PTY_MAJORS = range(136, 144)
-# A process of the user's may kill the one that signals for us; it is started again.
-SIGNAL_TRIES = 5
+# The greatest uid that there is: no account has it and no process runs with it.
+UNUSED_UID = 2**32 - 2
 POLL_S = 0.1
 KILL_WAIT_S = 1.0
 
@@ -79,20 +79,16 @@ def end_users(firsts: Mapping[int, bool], count: Count, term_s: float) -> dict[i
 def signal_all(uid: int, number: signal.Signals) -> None:
     """Send the signal to every process of the uid.
 
-    Raises ValueError for root and nobody's -1, PermissionError when it could not be done.
+    Raises ValueError for root, PermissionError when it could not be done.
     """
     if uid <= 0:
         raise ValueError("root's processes are not ended")
-    for _ in range(SIGNAL_TRIES):
-        pid = os.fork()
-        if pid == 0:
-            _become_and_signal(uid, number)
-        _, status = os.waitpid(pid, 0)
-        if os.WIFEXITED(status):
-            if os.WEXITSTATUS(status) != 0:
-                raise PermissionError(f"cannot become uid {uid}")
-            return
-    raise PermissionError(f"uid {uid} kills whoever becomes it")
+    pid = os.fork()
+    if pid == 0:
+        _become_and_signal(uid, number)
+    _, status = os.waitpid(pid, 0)
+    if status != 0:
+        raise PermissionError(f"cannot signal as uid {uid}: wait status {status}")
 
 
 def _try_to_signal(uid: int, number: signal.Signals) -> None:
@@ -107,9 +103,12 @@ def _become_and_signal(uid: int, number: signal.Signals) -> None:
     """Be the forked child: never return, and touch nothing another thread may have locked."""
     status = 1
     try:
-        os.setresuid(uid, uid, uid)
+        # kill(2): the sender counts by its real and effective uid, the target by its real and
+        # saved one. So this reaches all that is the user's, and nothing of the user's reaches
+        # it: one that shares the uid would be killed by a process that kills all it can.
+        os.setresuid(UNUSED_UID, uid, UNUSED_UID)
         # As root, -1 would be every process of the machine.
-        if os.getresuid() == (uid, uid, uid):
+        if os.getresuid() == (UNUSED_UID, uid, UNUSED_UID):
             status = 0
             os.kill(-1, number)
     finally:
