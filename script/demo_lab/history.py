@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
-from script.demo_lab.bookings import Plan
 from sqlalchemy import func, select
 
+from script.demo_lab.bookings import Plan
 from sentinel_booking.app import create_app
 from sentinel_booking.config import load_config
 from sentinel_booking.models import SLOT_END, Claim, Node, Reservation, User, db, write

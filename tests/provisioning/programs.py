@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from provisioning.render import render_tree
-
 from tests.lab.ports import free_ports
 from tests.lab.wait import wait_for
 

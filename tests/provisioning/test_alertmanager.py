@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from provisioning.render import render_tree
 
+from provisioning.render import render_tree
 from tests.lab.mail import MailBox
 from tests.lab.ports import free_ports
 from tests.lab.wait import wait_for

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from provisioning.render import ROOT, render_tree
 from sqlalchemy import create_engine, text
 
+from provisioning.render import ROOT, render_tree
 from sentinel_booking.config import load_config as load_booking_config
 from sentinel_exporters.catalog import find_collectors
 from sentinel_exporters.config import load_config as load_exporter_config

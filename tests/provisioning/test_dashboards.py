@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from grafana_foundation_sdk.models import dashboard as model
 from prometheus_client.exposition import generate_latest
-from provisioning.grafana.__main__ import DASHBOARDS, FOLDER, encode
 
+from provisioning.grafana.__main__ import DASHBOARDS, FOLDER, encode
 from sentinel_exporters import accelerator as family
 from sentinel_exporters.accelerator import Identity
 from sentinel_exporters.core import Metric, Sample

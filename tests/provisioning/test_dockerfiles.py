@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from provisioning.render import ROOT
 
 from .stack import COMPOSE, DOCKERFILES, PINNED, SERVICES, last_stage, read_dockerfile

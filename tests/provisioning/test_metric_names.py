@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import yaml
-from provisioning.render import ROOT
 
+from provisioning.render import ROOT
 from sentinel_exporters import runner, server
 from sentinel_exporters.catalog import find_collectors
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from provisioning.render import ROOT
-
 from tests.lab.wait import wait_for
 
 from .programs import SCRAPE_TOKEN, Lab, prometheus, serving
