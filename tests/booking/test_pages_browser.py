@@ -19,6 +19,9 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from playwright.sync_api import (
+    Error as PlaywrightError,
+)
 
 from sentinel_booking.models import Role
 from tests.booking.page_lab import fill_lab, lab_config
@@ -49,6 +52,8 @@ PAGES = {
     ],
     Role.USER: ["/", "/book?node=gpu-01", "/reservations", "/keys", "/nodes/gpu-01"],
 }  # fmt: skip
+NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
+
 NAMES = {Role.ADMIN: "admin", Role.USER: "alice"}
 
 
@@ -109,6 +114,7 @@ class Person:
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.troubles: list[str] = []
+        self._n_dropped = 0
         self.url = url
         self.page: Page = context.new_page()
         self.page.set_default_timeout(15_000)
@@ -116,10 +122,25 @@ class Person:
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
 
     def open(self, path: str) -> None:
-        self.page.goto(self.url + path)
+        """Open a page, and again when Chromium dropped what it was loading.
+
+        It does so when a network interface comes or goes, as when other tests make theirs.
+        """
+        for _ in range(5):
+            self._n_dropped = 0
+            try:
+                self.page.goto(self.url + path)
+            except PlaywrightError as error:
+                if NETWORK_CHANGED not in str(error):
+                    raise
+                continue
+            if not self._n_dropped:
+                return
 
     def _note(self, kind: str, text: str) -> None:
-        if kind in ("error", "warning"):
+        if NETWORK_CHANGED in text:
+            self._n_dropped += 1
+        elif kind in ("error", "warning"):
             self.troubles.append(text)
 
 
