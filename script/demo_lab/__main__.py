@@ -63,7 +63,12 @@ def add_nodes(admin: Client, url: str, tokens_file: Path) -> dict[str, str]:
             admin.call(
                 "POST",
                 "/api/nodes",
-                {"name": node.name, "cluster": node.cluster, "tags": list(node.tags)},
+                {
+                    "name": node.name,
+                    "cluster": node.cluster,
+                    "tags": list(node.tags),
+                    "mode": "observe" if "teaching" in node.tags else "enforce",
+                },
             )
             tokens.pop(node.name, None)
         if node.name not in tokens:
