@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,6 +47,17 @@ class Row:
                 counts[cell.device.model] = counts.get(cell.device.model, 0) + 1
         return list(counts.items())
 
+    def shown(self) -> tuple[object, ...]:
+        """Everything that a page shows of the row."""
+        node = self.node
+        return (
+            (node.name, node.cluster, node.tags, self.models, self.firing),
+            # While it is online, its heartbeats are not shown.
+            None if self.is_online else node.heartbeat_at,
+            [(cell.device and (cell.device.uuid, cell.device.index), cell.shows)
+             for cell in self.cells],
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -55,7 +67,13 @@ class Matrix:
     all_clusters: list[str]
     all_tags: list[str]
     counts: dict[CellState, int]
-    at: dt.datetime
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that is shown: the page polls, and this is cheaper to make
+        than the page."""
+        shown = [[row.shown() for row in rows] for _cluster, rows in self.clusters]
+        return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
 
 
 def read_matrix(
@@ -102,7 +120,6 @@ def read_matrix(
         all_clusters=sorted({node.cluster for node in nodes}),
         all_tags=sorted({tag for node in nodes for tag in node.tags}),
         counts=counts,
-        at=now,
     )
 
 

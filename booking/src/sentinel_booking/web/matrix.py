@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from flask import Blueprint, render_template, request
 from flask.typing import ResponseReturnValue
 
@@ -26,11 +24,10 @@ def show_matrix() -> ResponseReturnValue:
         tag=request.args.get("tag") or None,
         only_free=request.args.get("free") == "1",
     )
-    rows = render_template("_matrix.html", matrix=matrix)
-    # The page polls: what has not changed is neither sent nor swapped, so nothing flickers.
-    state = hashlib.sha256(rows.encode()).hexdigest()[:16]
+    state = matrix.fingerprint
     if "HX-Request" not in request.headers:
-        return render_template("matrix.html", matrix=matrix, rows=rows, state=state)
+        return render_template("matrix.html", matrix=matrix, state=state)
+    # The page polls: what has not changed is neither sent nor swapped, so nothing flickers.
     if request.args.get("state") == state:
         return "", 204
-    return render_template("_matrix_live.html", rows=rows, state=state)
+    return render_template("_matrix_live.html", matrix=matrix, state=state)

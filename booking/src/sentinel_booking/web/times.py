@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import lru_cache
 
 from markupsafe import Markup
 
@@ -15,6 +16,8 @@ def rfc3339(time: dt.datetime) -> str:
     return time.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+# The cards of one booking all show the same two times.
+@lru_cache(maxsize=4096)
 def when(time: dt.datetime | None, style: str = "smart") -> Markup:
     """Return a time element; without scripts it says the time in UTC.
 
