@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from provisioning.render import ROOT, render_tree
 
 HERE = Path(__file__).parent

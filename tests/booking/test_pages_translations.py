@@ -159,9 +159,12 @@ def refusals(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.FunctionDef) and node.name == "_why_not":
             returns = [one for one in ast.walk(node) if isinstance(one, ast.Return)]
             yield from filter(None, (_text(one.value) for one in returns))
-        elif isinstance(node, ast.Assign):
-            if str(getattr(node.targets[0], "id", "")).upper().endswith("RULE"):
-                yield from filter(None, [_text(node.value)])
+        elif isinstance(node, ast.Assign) and _is_rule(node.targets[0]):
+            yield from filter(None, [_text(node.value)])
+
+
+def _is_rule(target: ast.expr) -> bool:
+    return str(getattr(target, "id", "")).upper().endswith("RULE")
 
 
 def _text(node: ast.expr | None) -> str | None:
