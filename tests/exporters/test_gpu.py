@@ -224,6 +224,17 @@ def test_a_driver_that_comes_back_is_read_again(driver: Driver, exporter: Export
     assert exporter.log.read_text().count("collector failed") == 1
 
 
+def test_after_the_kernel_module_was_loaded_anew_the_library_is_opened_anew(
+    driver: Driver, exporter: Exporter
+) -> None:
+    assert success(exporter.series()) == 1
+    driver.set(FULL, BARE, load="2")
+    assert success(exporter.series()) == 0
+    series = exporter.series()
+    assert success(series) == 1
+    assert len(label_sets(series, "accelerator_info")) == 2
+
+
 def test_an_update_of_the_driver_is_followed_by_loading_the_new_library(
     driver: Driver, tmp_path: Path
 ) -> None:

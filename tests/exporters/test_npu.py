@@ -173,6 +173,12 @@ def test_a_chips_readings_become_base_units() -> None:
     assert series(found, "accelerator_tool_info") == {("npu-smi", "24.1.rc2"): 1}
 
 
+def test_a_chip_with_both_has_its_hbm_as_memory() -> None:
+    table = Table([Row("0", "0", ddr="1848 / 15137", hbm="30750/ 32768")])
+    used = series(list(scrape(table).samples), "accelerator_memory_used_bytes")
+    assert list(used.values()) == [30750 * MIB]
+
+
 def test_a_chip_without_hbm_has_its_ddr_as_memory() -> None:
     table = Table([Row("0", "0", ddr="1848 / 21525")], has_hbm=False)
     total = series(list(scrape(table).samples), "accelerator_memory_total_bytes")

@@ -6,6 +6,8 @@
  *     driver          the running driver's version; init fails with 18 (LIB_RM_VERSION_MISMATCH)
  *                     where LIBRARY_VERSION, compiled in, is another
  *     init, count
+ *     load            changes when the kernel module was loaded anew: what was initialised
+ *                     before it fails with 999 (UNKNOWN) until init is called again
  *     gpu.N.handle    only of use as an error
  *     gpu.N.<name>    see the functions below
  *     gpu.N.compute   pid:bytes pid:bytes …; bytes `?`: not told; also graphics and mps
@@ -18,7 +20,7 @@
 #include <string.h>
 
 enum { OK = 0, UNINITIALIZED = 1, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7,
-       DRIVER_NOT_LOADED = 9, VERSION_MISMATCH = 18 };
+       DRIVER_NOT_LOADED = 9, VERSION_MISMATCH = 18, UNKNOWN = 999 };
 
 #ifndef LIBRARY_VERSION
 #define LIBRARY_VERSION "550.54"
@@ -37,6 +39,7 @@ typedef struct {
 } pci;
 
 static int is_open;
+static char load_at_init[32];
 static device devices[64];
 
 /* Copies the value of `key`; returns NVML's return code. */
@@ -60,10 +63,19 @@ static int look_up(const char *key, char *value, size_t size) {
     return result;
 }
 
-static int of_device(device *gpu, const char *name, char *value, size_t size) {
-    char key[64];
+/* Whether the library is of use: initialised, and since the module was last loaded. */
+static int state(void) {
+    char load[32] = "";
     if (!is_open)
         return UNINITIALIZED;
+    look_up("load", load, sizeof load);
+    return strcmp(load, load_at_init) == 0 ? OK : UNKNOWN;
+}
+
+static int of_device(device *gpu, const char *name, char *value, size_t size) {
+    char key[64];
+    if (state() != OK)
+        return state();
     snprintf(key, sizeof key, "gpu.%d.%s", gpu->index, name);
     return look_up(key, value, size);
 }
@@ -95,6 +107,8 @@ int nvmlInitWithFlags(unsigned flags) {
     result = look_up("init", ignored, sizeof ignored);
     if (result != OK && result != NOT_SUPPORTED)
         return result;
+    load_at_init[0] = 0;
+    look_up("load", load_at_init, sizeof load_at_init);
     is_open = 1;
     return OK;
 }
@@ -117,7 +131,7 @@ int nvmlSystemGetDriverVersion(char *version, unsigned length) {
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
     char text[32];
-    int result = is_open ? look_up("count", text, sizeof text) : UNINITIALIZED;
+    int result = state() == OK ? look_up("count", text, sizeof text) : state();
     if (result == OK)
         *count = (unsigned)atoi(text);
     return result;
