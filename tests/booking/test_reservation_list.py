@@ -91,6 +91,7 @@ def test_pages_hold_everything_once_and_in_order(lab: Lab) -> None:
             pages = read_pages(wanted, limit)
             assert [number for page in pages for number in page] == whole
             assert all(len(page) == limit for page in pages[:-1])
+            assert pages[-1], "a cursor led to an empty page"
 
 
 def read_pages(wanted: ReservationFilter, limit: int) -> list[list[int]]:
