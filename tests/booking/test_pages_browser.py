@@ -52,6 +52,13 @@ PAGES = {
     ],
     Role.USER: ["/", "/book?node=gpu-01", "/reservations", "/keys", "/nodes/gpu-01"],
 }  # fmt: skip
+# Texts that lie over their neighbours; what is cut off with an ellipsis is meant to be.
+OVERFLOWING = """
+() => [...document.querySelectorAll("td, dd, .button, .badge, .row-name, label, h1, h2, h3")]
+  .filter((box) => box.checkVisibility() && box.scrollWidth > box.clientWidth + 1)
+  .map((box) => box.textContent.trim())
+"""
+
 NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 
 NAMES = {Role.ADMIN: "admin", Role.USER: "alice"}
@@ -203,10 +210,11 @@ def test_no_page_scrolls_sideways_or_troubles_the_console(
             if re.fullmatch(r"/nodes/gpu-\d+", path):
                 # Each chart has got its answer.
                 expect(page.get_by_text(re.compile("Loading|正在加载"))).to_have_count(0)
-            for width in (1280, 768, 375):
+            for width in (1280, 1000, 768, 375):
                 page.set_viewport_size({"width": width, "height": 800})
                 wide = page.evaluate("document.documentElement.scrollWidth")
                 assert wide <= width, f"{path} is {wide} wide on a screen of {width}"
+                assert page.evaluate(OVERFLOWING) == [], f"{path} on a screen of {width}"
         assert somebody.troubles == []
 
 

@@ -101,13 +101,17 @@
     );
   }
 
-  async function load(chart) {
+  const RETRY_MS = 1500;
+
+  async function load(chart, tries = 3) {
     const address = `${words.source}${chart.area.dataset.chart}?minutes=${section.dataset.minutes}`;
     let answer;
     try {
       answer = await fetch(address, { headers: { Accept: "application/json" } });
     } catch {
-      tell(chart, words.unreachable);
+      // Chromium drops what it is loading when the network changes: a second try helps.
+      if (tries > 1) setTimeout(() => load(chart, tries - 1), RETRY_MS);
+      else tell(chart, words.unreachable);
       return;
     }
     if (!answer.ok) {
@@ -119,7 +123,7 @@
     if (isEmpty) tell(chart, words.noData); else draw(chart, data);
   }
 
-  const loadAll = () => Promise.all(charts.map(load));
+  const loadAll = () => Promise.all(charts.map((chart) => load(chart)));
 
   for (const button of section.querySelectorAll("[data-minutes-choice]")) {
     button.addEventListener("click", () => {
