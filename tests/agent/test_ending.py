@@ -92,7 +92,7 @@ def test_what_a_former_holder_left_is_ended_after_a_restart_of_the_agent(lab: La
     lab.start_agent()
     with lab.session("alice", "setsid sleep 1003 >/dev/null 2>&1 </dev/null & cat"):
         pass
-    assert lab.node.processes("alice") == ["sleep 1003"]
+    wait_for("the session is gone", lambda: lab.node.processes("alice") == ["sleep 1003"])
     lab.node.stop_agent(signal.SIGKILL)
     lab.server.grant()
     lab.node.start_agent()

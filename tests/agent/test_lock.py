@@ -24,7 +24,8 @@ def test_only_a_booked_user_is_let_in_and_with_the_booked_devices(lab: Lab) -> N
     assert (shown.returncode, shown.stdout) == (0, "0\n"), shown.stderr
     assert not lab.is_let_in("bob")
     assert lab.is_let_in("ops")
-    assert "denied user='bob' reason=no running reservation" in lab.node.syslog()
+    why = "denied user='bob' reason=no running reservation"
+    wait_for("the reason is logged", lambda: why in lab.node.syslog())
 
 
 def test_a_reservation_opens_at_its_start_and_closes_at_its_end(lab: Lab) -> None:
@@ -88,7 +89,8 @@ def test_a_service_account_gets_in_by_no_reservation(lab: Lab) -> None:
     lab.server.grant(make_grant("backups", lab.keys["alice"]))
     lab.start_agent()
     assert not lab.is_let_in("backups", key="alice")
-    assert "denied user='backups' reason=system account" in lab.node.syslog()
+    why = "denied user='backups' reason=system account"
+    wait_for("the reason is logged", lambda: why in lab.node.syslog())
 
 
 def test_grants_that_overlap_give_all_their_devices_and_no_more(lab: Lab) -> None:

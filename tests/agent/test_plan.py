@@ -117,16 +117,25 @@ def test_each_warning_is_given_once() -> None:
     end = minutes(60)
     given = [(at, action) for at in range(0, 60 * 60, 10) for action in node.plan(seconds(at))]
     assert given == [
-        (45 * 60, Warn("alice", 1001, end, 15)),
-        (55 * 60, Warn("alice", 1001, end, 5)),
-        (59 * 60, Warn("alice", 1001, end, 1)),
+        (45 * 60, Warn("alice", 1001, end, 15, due=15)),
+        (55 * 60, Warn("alice", 1001, end, 5, due=5)),
+        (59 * 60, Warn("alice", 1001, end, 1, due=1)),
     ]
 
 
 def test_who_comes_late_hears_how_long_it_is() -> None:
     node = Node(build_grants(("alice", 0, 60)))
-    assert node.plan(minutes(57)) == [Warn("alice", 1001, minutes(60), 3)]
+    assert node.plan(minutes(57)) == [Warn("alice", 1001, minutes(60), 3, due=5)]
     assert node.plan(minutes(57.5)) == []
+
+
+def test_a_warning_that_nobody_saw_is_given_again() -> None:
+    node = Node(build_grants(("alice", 0, 60)))
+    (warning,) = node.plan(minutes(59.5))
+    assert isinstance(warning, Warn)
+    node.memory = node.memory.without(warning)
+    assert node.plan(minutes(59.6)) == [warning]
+    assert node.plan(minutes(59.7)) == []
 
 
 def test_after_a_warning_the_end_comes_without_a_grace() -> None:
@@ -142,7 +151,7 @@ def test_an_extended_access_is_warned_of_its_new_end_only() -> None:
     node.plan(minutes(59.5))
     node.policy = build_grants(("alice", 0, 120))
     assert node.plan(minutes(60)) == []
-    assert node.plan(minutes(105)) == [Warn("alice", 1001, minutes(120), 15)]
+    assert node.plan(minutes(105)) == [Warn("alice", 1001, minutes(120), 15, due=15)]
 
 
 def test_the_next_loss_of_access_has_its_own_grace() -> None:

@@ -95,11 +95,13 @@ class Enforcement:
             ]
         self._memory = memory
         for action in actions:
-            if isinstance(action, Warn | Close):
-                self._say(action)
+            is_seen = isinstance(action, Warn | Close) and self._say(action)
+            if isinstance(action, Warn) and not is_seen:
+                # A login that is under way has no terminal yet: it is told in the next round.
+                self._memory = self._memory.without(action)
         return problems + self._end([a for a in actions if isinstance(a, End)], usage)
 
-    def _say(self, action: Warn | Close) -> None:
+    def _say(self, action: Warn | Close) -> bool:
         match action:
             case Warn():
                 ends = f"{action.ends.astimezone():%H:%M %Z}"
@@ -115,7 +117,8 @@ class Enforcement:
         taken = apply.write_to_terminals(action.uid, text)
         if taken:
             self._metrics.warnings.inc()
-        log.info("user warned user=%s terminals=%d text=%r", action.user, taken, text)
+            log.info("user warned user=%s terminals=%d text=%r", action.user, taken, text)
+        return taken > 0
 
     def _end(self, ends: Sequence[End], usage: Mapping[int, sessions.Usage]) -> list[str]:
         if not ends:

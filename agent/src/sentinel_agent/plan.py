@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from .policy import Grant, Policy
@@ -28,12 +28,16 @@ class Presence:
 
 @dataclass(frozen=True)
 class Warn:
-    """Tell the user that the access ends at `ends`, in about `minutes`."""
+    """Tell the user that the access ends at `ends`, in about `minutes`.
+
+    `due` is which of the warnings it is, in minutes before the end.
+    """
 
     user: str
     uid: int
     ends: datetime
     minutes: int
+    due: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,11 @@ class Memory:
     warned: frozenset[tuple[str, datetime, int]] = frozenset()
     closing: Mapping[str, float] = field(default_factory=dict)
     swept: frozenset[str] = frozenset()
+
+    def without(self, warning: Warn) -> Memory:
+        """Return the memory without a warning that nobody has seen."""
+        entry = (warning.user, warning.ends, warning.due)
+        return replace(self, warned=self.warned - {entry})
 
 
 def grants_at(policy: Policy, now: datetime) -> list[Grant]:
@@ -125,7 +134,7 @@ def make_plan(
             if due is not None and (user, ends, due) not in warned:
                 warned.add((user, ends, due))
                 minutes = math.ceil((ends - now) / timedelta(minutes=1))
-                actions.append(Warn(user, presence.uid, ends, minutes))
+                actions.append(Warn(user, presence.uid, ends, minutes, due))
             continue
         if presence.connections == 0 and user not in granted:
             continue
