@@ -347,7 +347,27 @@ def test_a_mapping_that_fails_is_told_and_the_table_still_read(folder: Path) -> 
     assert len(reading.info.chips) == 2
     assert "npu-smi info -m: no permission" in reading.problems[0]
     assert parse(reading).problems == reading.problems
-    assert read_devices(SETTINGS).problems == reading.problems
+
+
+@pytest.mark.parametrize("text", [None, "garbage", mapping([(0, 0, 0)])])
+def test_devices_whose_logic_ids_are_not_told_are_not_guessed(
+    folder: Path, text: str | None
+) -> None:
+    (folder / "mapping.txt").unlink()
+    if text is not None:
+        (folder / "mapping.txt").write_text(text)
+    report = read_devices(SETTINGS)
+    assert report.devices == ()
+    assert len(report.problems) == 1
+
+
+def test_a_tool_without_logic_ids_has_devices_by_its_order(folder: Path) -> None:
+    (folder / "mapping.txt").write_text(
+        "NPU ID    Slot ID    Chip Name\n0         3          950\n"
+    )
+    report = read_devices(SETTINGS)
+    assert [device.minor for device in report.devices] == [0, 1]
+    assert report.problems == ()
 
 
 def test_a_table_that_fails_is_an_error(folder: Path) -> None:

@@ -94,9 +94,17 @@ def parse(reading: Reading) -> Scrape:
 
 
 def read_devices(settings: Settings) -> DeviceReport:
-    """Return the chips; index and minor are the logic id."""
+    """Return the chips; index and minor are the logic id.
+
+    Where the tool has logic ids and does not tell them now, there is no device: access is
+    granted by /dev/davinciN, and a guess could open another's card.
+    """
     reading = read(settings)
-    chips, problems = name_chips(reading.info.chips, reading.mapping)
+    chips, naming_problems = name_chips(reading.info.chips, reading.mapping)
+    problems = (*reading.info.problems, *reading.problems, *naming_problems)
+    places = {(named.chip.npu_id, named.chip.chip_id) for named in chips}
+    if reading.problems or (reading.mapping is not None and not places <= set(reading.mapping)):
+        return DeviceReport((), problems)
     devices = [
         Device(
             vendor="ascend",
@@ -109,7 +117,7 @@ def read_devices(settings: Settings) -> DeviceReport:
         )
         for named in chips
     ]
-    return DeviceReport(devices, (*reading.info.problems, *reading.problems, *problems))
+    return DeviceReport(devices, problems)
 
 
 def _chip_samples(named: NamedChip, info: Info) -> list[Sample]:
