@@ -122,6 +122,12 @@ def alerts(api: Api, node: str, state: str) -> list[dict[str, Any]]:
     return [alert for alert in found if alert["name"] == "NodeOffline"]
 
 
+def booked_cards(system: System, node: str) -> set[tuple[str, str]]:
+    """Return the node's booked cards as Prometheus knows them: uuid and user."""
+    series = system.query(f'sentinel_reservation_device{{node="{node}"}}')
+    return {(item["metric"]["uuid"], item["metric"]["user"]) for item in series}
+
+
 def has_session(system: System, user: str) -> bool:
     found = system.query(f'sum(ssh_sessions{{user="{user}"}})')
     return [item["value"][1] for item in found] == ["1"]

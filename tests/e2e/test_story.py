@@ -11,6 +11,7 @@ from tests.e2e.steps import (
     add_key,
     add_person,
     alerts,
+    booked_cards,
     has_session,
     join,
     node_state,
@@ -92,9 +93,12 @@ def test_book_log_in_be_measured_be_locked_out_be_told(
             assert {item["metric"]["uuid"] for item in system.query(cards)} == set(uuids)
             temperatures = f'accelerator_temperature_celsius{{node="{node.name}"}}'
             assert len(system.query(temperatures)) == 8
-            series = system.query(f'sentinel_reservation_device{{node="{node.name}"}}')
-            assert {item["metric"]["uuid"] for item in series} == set(uuids[:2])
-            assert {item["metric"]["user"] for item in series} == {"alice"}
+            wait_for(
+                "the booked cards are series",
+                lambda: (
+                    booked_cards(system, node.name) == {(uuid, "alice") for uuid in uuids[:2]}
+                ),
+            )
 
             # 7. She releases on the page: no new login; the open session is warned and ended.
             page.goto(f"{system.url}/reservations")
