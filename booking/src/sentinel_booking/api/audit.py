@@ -10,7 +10,7 @@ from pydantic import Field
 from ..auth import require_role
 from ..models import Role
 from ..services.audit import list_entries
-from .paging import decode_id_cursor, encode_cursor
+from ..services.paging import decode_id_cursor, encode_cursor
 from .schemas import Out, OutTime, Page
 
 bp = APIBlueprint("audit", __name__, url_prefix="/api/audit")
@@ -56,7 +56,7 @@ def list_audit(query_data: AuditQuery) -> dict[str, object]:
         actor=query_data.actor,
         object_type=query_data.object_type,
         object_id=query_data.object_id,
-        before_id=decode_id_cursor(query_data.cursor),
+        before_id=decode_id_cursor(query_data.cursor) if query_data.cursor else None,
         limit=query_data.limit,
     )
     is_last = len(entries) < query_data.limit

@@ -8,8 +8,8 @@ from pydantic import Field
 from ..auth import current_actor, require_role
 from ..domain.user_names import NAME_PATTERN
 from ..models import Role
+from ..services.paging import decode_cursor, encode_cursor
 from ..services.users import change_user, create_user, get_user, list_users
-from .paging import decode_cursor, encode_cursor
 from .people import DisplayName, Email, UserOut
 from .schemas import Body, Out, Page
 

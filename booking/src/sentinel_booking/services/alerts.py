@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..domain.alerts import PostedAlert, in_order
 from ..models import Alert, Claim, Node, Reservation, User, db, utc_now, write
-from .paging import Slice, decode_cursor, encode_cursor
+from .paging import Slice, decode_time_cursor, encode_time_cursor
 
 
 class AlertState(StrEnum):
@@ -81,13 +81,15 @@ def list_alerts(
     elif state is AlertState.RESOLVED:
         query = query.where(Alert.ends_at.is_not(None))
     if cursor is not None:
-        query = query.where(tuple_(Alert.starts_at, Alert.id) < tuple_(*decode_cursor(cursor)))
+        query = query.where(
+            tuple_(Alert.starts_at, Alert.id) < tuple_(*decode_time_cursor(cursor))
+        )
     rows = db.session.scalars(query).all()
     more = len(rows) > limit
     rows = rows[:limit]
     return Slice(
         items=[_view(row) for row in rows],
-        next_cursor=encode_cursor(rows[-1].starts_at, rows[-1].id) if more else None,
+        next_cursor=encode_time_cursor(rows[-1].starts_at, rows[-1].id) if more else None,
     )
 
 

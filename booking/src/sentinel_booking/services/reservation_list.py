@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, or_, select, tuple_
 from ..domain.booking_rules import State
 from ..errors import InvalidInput, NotFound
 from ..models import Node, Reservation, User, db, utc_now
-from .paging import Slice, decode_cursor, encode_cursor
+from .paging import Slice, decode_time_cursor, encode_time_cursor
 from .reservation_view import ReservationView, read_views, with_details
 
 
@@ -55,7 +55,7 @@ def list_reservations(
     else:
         query = query.order_by(Reservation.starts.desc(), Reservation.id.desc())
     if cursor is not None:
-        last = tuple_(*decode_cursor(cursor))
+        last = tuple_(*decode_time_cursor(cursor))
         query = query.where(key > last if is_ascending else key < last)
     session = db.session()
     # One more than asked for tells whether there is another page.
@@ -63,7 +63,7 @@ def list_reservations(
     views = read_views(session, items[:limit], now)
     more = len(items) > limit
     return Slice(
-        views, encode_cursor(views[-1].starts, views[-1].id) if more and views else None
+        views, encode_time_cursor(views[-1].starts, views[-1].id) if more and views else None
     )
 
 
