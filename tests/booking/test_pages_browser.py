@@ -27,17 +27,8 @@ from sentinel_booking.models import Role
 from tests.booking.page_lab import fill_lab, lab_config
 from tests.booking.people import PASSWORD
 from tests.booking.programs import answers, booking_server, free_port, migrated_app, running
+from tests.lab.chromium import CHROMIUM, FLAGS
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # Half an hour off the full hours, so that a mix-up with UTC shows; no summer time.
 ZONE = "Australia/Darwin"
 ZONE_OFFSET = dt.timedelta(hours=9, minutes=30)
