@@ -22,7 +22,6 @@ from sentinel_booking.errors import (
     NotFound,
     PreconditionFailed,
     PreconditionRequired,
-    Unavailable,
 )
 from sentinel_booking.models import (
     SLOT_END,
@@ -451,21 +450,6 @@ def test_a_booking_and_a_change_of_its_holder_wait_for_each_other(
             other.commit()
         thread.join()
         assert results.pop() == expected
-
-
-def test_a_database_that_stays_locked_is_unavailable(lab: Lab, config: Config) -> None:
-    if config.database_url.startswith("sqlite"):
-        pytest.skip("busy_timeout is 15 seconds")
-    with db.engine.begin() as other:
-        other.execute(update(Node).values(booking_seq=Node.booking_seq))
-        name = db.engine.url.database
-        with db.engine.begin() as third:
-            third.execute(text(f"ALTER DATABASE {name} SET lock_timeout = '20ms'"))
-        # New connections take the setting over.
-        db.session.close()
-        db.engine.dispose()
-        with pytest.raises(Unavailable):
-            create_reservation(lab.alice, lab.wish(0))
 
 
 # --- repeating a request

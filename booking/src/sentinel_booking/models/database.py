@@ -29,6 +29,9 @@ class Base(DeclarativeBase):
 
 db = SQLAlchemy(model_class=Base, disable_autonaming=True)
 
+# So long a statement waits for another transaction's lock before it fails.
+LOCK_WAIT_S = 10
+
 # Marks a connection whose transaction will write; see write().
 WRITE_OPTION = "sentinel_write"
 
@@ -86,10 +89,23 @@ def write() -> Iterator[Session]:
 
 
 def prepare_engine(engine: Engine) -> None:
-    """Make SQLite durable, concurrent and explicit about its transactions."""
-    if engine.dialect.name != "sqlite":
-        return
+    """Bound every wait for a lock; make SQLite durable and explicit about transactions."""
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine)
+    else:
+        _prepare_postgresql(engine)
 
+
+def _prepare_postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:  # a DBAPI connection: untyped
+        # Somebody's forgotten transaction must not make every booking hang.
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
+        connection.commit()
+
+
+def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:  # a DBAPI connection: untyped
         # The driver's own BEGIN comes too late and is always deferred; we send ours.
@@ -99,7 +115,7 @@ def prepare_engine(engine: Engine) -> None:
             "journal_mode=WAL",
             "synchronous=FULL",  # a confirmed booking survives power loss
             "foreign_keys=ON",
-            "busy_timeout=15000",
+            f"busy_timeout={LOCK_WAIT_S * 1000}",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

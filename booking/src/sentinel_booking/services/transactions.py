@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _ATTEMPTS = 4
-# PostgreSQL's appendix A: serialization_failure, deadlock_detected, lock_not_available.
-# In all three nothing was done, so that doing it again is safe.
-_TRANSIENT = {"40001", "40P01", "55P03"}
+# PostgreSQL's appendix A: serialization_failure, deadlock_detected. In both nothing was
+# done, so that doing it again is safe.
+_TRANSIENT = {"40001", "40P01"}
+# lock_not_available: it has waited for lock_timeout already.
+_BUSY = "55P03"
 # Two requests with one Idempotency-Key for two nodes: the second attempt sees the first's.
 _REPEATED_KEY = "uq_idempotency_keys_user_id_key"
 
@@ -42,6 +44,9 @@ def run_write(use_case: Callable[[Session], Result]) -> Result:
             with write() as session:
                 return use_case(session)
         except DBAPIError as error:
+            if _is_busy(error):
+                overlapped = False
+                break
             overlapped = _is_overlap(error)
             if not overlapped and not _is_transient(error):
                 raise
@@ -64,8 +69,13 @@ def _is_transient(error: DBAPIError) -> bool:
     return (
         getattr(error.orig, "sqlstate", None) in _TRANSIENT
         or _constraint(error) == _REPEATED_KEY
-        # SQLite: another process kept the write lock longer than busy_timeout.
-        or "database is locked" in str(error.orig)
+    )
+
+
+def _is_busy(error: DBAPIError) -> bool:
+    """Tell whether somebody else has kept the lock for longer than models.database waits."""
+    return getattr(error.orig, "sqlstate", None) == _BUSY or "database is locked" in str(
+        error.orig
     )
 
 
