@@ -22,10 +22,13 @@ AS_NOBODY = """
 import os
 from sentinel_exporters import cli
 from sentinel_exporters.catalog import find_collectors
-find_collectors()
+from sentinel_exporters.config import load_config
+# All that is read is read before: nobody may not be able to reach the source tree.
+collectors = find_collectors()
+config = load_config(None, collectors, {"collectors": "ssh"})
 os.setgroups([])
 os.setuid(65534)
-raise SystemExit(cli.main(["check", "--collectors", "ssh"]))
+raise SystemExit(cli.check(config, collectors))
 """
 
 Counts = Mapping[tuple[str, str], float]
