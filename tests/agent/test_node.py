@@ -68,6 +68,28 @@ def test_a_node_ends_when_the_test_process_is_killed(tmp_path: Path) -> None:
     wait_for("the node's command is gone", lambda: not is_running(sleeper))
 
 
+def test_a_node_that_cannot_be_entered_is_refused_and_the_machine_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    """Inside a chroot nsenter would reach the machine around it."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        "from pathlib import Path\n"
+        "from tests.lab.node import Node\n"
+        f"with Node('n1', Path({str(tmp_path)!r})) as node:\n"
+        "    node.run(['touch', '/etc/trace-of-a-node'])\n"
+    )
+    root = tmp_path / "root"
+    root.mkdir()
+    inside = 'mount --rbind / "$1" && exec chroot "$1" "$2" -c "$3"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", inside, "sh", str(root), sys.executable, script],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "the node cannot be entered" in done.stderr
+    assert not Path("/etc/trace-of-a-node").exists()
+
+
 def is_running(pid: int) -> bool:
     """Say whether the process lives; one that nobody has reaped yet does not."""
     try:

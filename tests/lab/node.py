@@ -100,7 +100,7 @@ class Node:
             ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork",
              "--kill-child", "--mount-proc",
              sys.executable, "-I", str(Path(__file__).with_name("node_init.py")),
-             *sorted(keep)],
+             self._link, *sorted(keep)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log("init"), text=True,
             cwd="/",
         )  # fmt: skip
@@ -108,6 +108,7 @@ class Node:
         if self._init.stdout.readline() != "ready\n":
             self.stop()
             raise RuntimeError(f"the node did not start: {self.log('init')}")
+        self._check_root()
         self._connect()
         self.run(["hostname", self.name])
         (self.root / "etc/hostname").write_text(f"{self.name}\n")
@@ -360,6 +361,18 @@ class Node:
 
     def _log(self, name: str) -> IO[str]:
         return (self.folder / f"{name}.log").open("a")
+
+    def _check_root(self) -> None:
+        """Make sure that commands run in the node: they would make users, and end processes.
+
+        nsenter goes to the mount namespace's own root. For tests that run inside a chroot that
+        is not the node's, but the machine's around it.
+        """
+        if self.run(["cat", "/run/node/id"], check=False).stdout != self._link:
+            self.stop()
+            raise RuntimeError(
+                "the node cannot be entered; in a chroot, use pivot_root instead"
+            )
 
     def _connect(self) -> None:
         """Join the node to this network namespace with a veth pair."""

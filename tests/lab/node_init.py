@@ -1,7 +1,8 @@
 """Process 1 of a lab node: lays out its file system, collects its syslog, reaps its orphans.
 
-It starts none of the node's programs; tests/lab/node.py does. Its arguments are the folders
-that must stay visible although they may lie under something that is hidden. It prints `ready`
+It starts none of the node's programs; tests/lab/node.py does. Its arguments are a word that it
+leaves in /run/node/id, and the folders that must stay visible although they may lie under
+something that is hidden. It prints `ready`
 and ends, and with it every process of the node, when its standard input closes: that happens
 however the test process dies.
 """
@@ -113,7 +114,8 @@ def reap() -> None:
 
 def main() -> None:
     """See the module's docstring."""
-    lay_out(sys.argv[1:])
+    lay_out(sys.argv[2:])
+    (SCRATCH / "node" / "id").write_text(sys.argv[1])
     fill_dev()
     collect_syslog()
     threading.Thread(target=reap, daemon=True).start()
