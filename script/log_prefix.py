@@ -1,12 +1,15 @@
 """Prints what supervised processes say, each line with its process' name. Decides nothing.
 
 A supervisord event listener: http://supervisord.org/events.html. It reads events on standard
-input, answers on standard output, and prints the lines to standard error.
+input, answers on standard output, and writes the lines to the file or pipe given by --to.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from pathlib import Path
+from typing import TextIO
 
 from supervisor import childutils
 
@@ -17,7 +20,8 @@ _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 class Printer:
     """Holds the unfinished last line of each process until its end comes."""
 
-    def __init__(self, *, in_colour: bool) -> None:
+    def __init__(self, to: TextIO, *, in_colour: bool) -> None:
+        self._to = to
         self._in_colour = in_colour
         self._partial: dict[str, str] = {}
         self._colours: dict[str, int] = {}
@@ -44,15 +48,25 @@ class Printer:
                 process, _COLOURS[len(self._colours) % len(_COLOURS)]
             )
             name = f"\033[{colour}m{name}\033[0m"
-        sys.stderr.write(f"{name} {line}\n")
-        sys.stderr.flush()
+        self._to.write(f"{name} {line}\n")
+        self._to.flush()
 
 
 def main() -> None:
     """Answer events until supervisord closes standard input."""
-    printer = Printer(in_colour="--colour" in sys.argv[1:])
-    # Programs that end when their work is done.
-    once = {argument.removeprefix("--once=") for argument in sys.argv[1:]}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument(
+        "--once", action="append", default=[], help="ends when its work is done"
+    )
+    parser.add_argument("--colour", action="store_true")
+    options = parser.parse_args()
+    with options.to.open("a", encoding="utf-8") as to:
+        answer_events(Printer(to, in_colour=options.colour), set(options.once))
+
+
+def answer_events(printer: Printer, once: set[str]) -> None:
+    """Print what each event says; programs in `once` may end without a word."""
     while True:
         headers, payload = childutils.listener.wait(sys.stdin, sys.stdout)
         name = headers["eventname"]
