@@ -143,6 +143,16 @@ def test_a_new_firing_is_a_new_row(app: APIFlask) -> None:
     assert [row[2] is None for row in rows(app)] == [False, True, True]
 
 
+def test_a_new_firing_ends_an_earlier_one_whose_end_was_never_posted(app: APIFlask) -> None:
+    """As after a restart of Prometheus."""
+    post(app, alert())
+    post(app, alert(startsAt="2026-03-01T13:00:00Z"))
+    post(app, alert())
+    post(app, alert(fingerprint="d3e4"))
+    one_o_clock = dt.datetime(2026, 3, 1, 13, tzinfo=dt.UTC)
+    assert [ends for _, _, ends in rows(app)] == [one_o_clock, None, None]
+
+
 def test_one_body_may_say_the_same_twice(app: APIFlask) -> None:
     assert post(app, alert(), alert(), resolved()).status_code == 204
     assert len(rows(app)) == 1

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,26 @@ def test_a_server_that_is_stopped_answers_who_waits_and_tidies_up(
         assert {one.answered() for one in waiting} == {304}
         assert server.process.wait(20) == 0
     assert not counters.exists()
+
+
+# Those who wait are cut off, as is meant here; their threads complain.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_killed_master_takes_its_workers_along_and_frees_the_port(
+    app: APIFlask, config: Config, tmp_path: Path
+) -> None:
+    agent = add_agent(app)
+    with booking_server(config, tmp_path, workers=2) as server:
+        wait_in_both(server, agent)
+        server.process.kill()
+        server.process.wait(20)
+        # Gunicorn's own way lets the workers finish first: 20 seconds, with somebody waiting.
+        until(lambda: not listens(server.port), lambda: "a worker keeps the port", 10)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from .config import config_path_from_environment, load_config
-from .gunicorn_hooks import child_exit, post_worker_init, prepare_metrics_dir
+from .gunicorn_hooks import child_exit, post_fork, post_worker_init, prepare_metrics_dir
 from .logs import init_logging
 
-__all__ = ["child_exit", "post_worker_init"]
+__all__ = ["child_exit", "post_fork", "post_worker_init"]
 
 _config = load_config(config_path_from_environment())
 init_logging()

@@ -7,6 +7,7 @@ or anything that does, at module level.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import shutil
 import signal
@@ -15,6 +16,9 @@ import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
 
 
 def prepare_metrics_dir() -> Path:
@@ -41,6 +45,15 @@ def child_exit(_server: object, worker: Any) -> None:  # gunicorn is untyped
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def post_fork(_server: object, _worker: object) -> None:
+    """Let a worker end with the master, however that ends.
+
+    Gunicorn's workers notice a killed master by and by and keep its port meanwhile, so that
+    the next master cannot start. The kernel tells them at once (prctl(2)).
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def post_worker_init(worker: Any) -> None:  # gunicorn is untyped

@@ -41,11 +41,13 @@ def init_openapi(app: APIFlask) -> None:
         for operations in spec["paths"].values():
             for method, operation in operations.items():
                 if method in _METHODS:
-                    _complete_operation(operation, schemes.get(operation["operationId"]))
+                    _complete_operation(
+                        method, operation, schemes.get(operation["operationId"])
+                    )
         return spec
 
 
-def _complete_operation(operation: dict[str, Any], scheme: str | None) -> None:
+def _complete_operation(method: str, operation: dict[str, Any], scheme: str | None) -> None:
     if "requestBody" in operation:
         operation["requestBody"]["required"] = True
     for parameter in operation.get("parameters", []):
@@ -55,9 +57,11 @@ def _complete_operation(operation: dict[str, Any], scheme: str | None) -> None:
                 parameter["schema"] |= {"minimum": 0, "maximum": MAX_ID}
     responses = operation["responses"]
     expected = {"400": "The request cannot be read"}
+    if method != "get":
+        # Also where none is expected: it is refused before anybody looks.
+        expected |= {"411": "The body has no Content-Length", "413": "The body is too large"}
     if "requestBody" in operation:
         expected |= {
-            "413": "The body is too large",
             "415": "The body is not JSON",
             "422": "A field is not valid",
         }

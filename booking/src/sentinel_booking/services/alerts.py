@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -45,7 +45,8 @@ def keep_alerts(alerts: Sequence[PostedAlert]) -> None:
     """Keep what was posted; posting it again changes nothing. Who: Alertmanager.
 
     A firing that is over stays over: Alertmanager repeats old posts, and a cluster of
-    them posts everything twice.
+    them posts everything twice. A new firing ends the earlier ones of the same alert: a
+    Prometheus or Alertmanager that was restarted never says how those ended.
     """
     now = utc_now()
     with write() as session:
@@ -55,6 +56,7 @@ def keep_alerts(alerts: Sequence[PostedAlert]) -> None:
             if row is None:
                 names = holders.get(alert.labels.get("node", ""), [])
                 row = _add(session, alert, names, now)
+                _close_earlier(session, alert, now)
             if row.ends_at is not None:
                 continue
             row.ends_at = alert.ends_at
@@ -98,6 +100,18 @@ def _find(session: Session, alert: PostedAlert) -> Alert | None:
         select(Alert).where(
             Alert.fingerprint == alert.fingerprint, Alert.starts_at == alert.starts_at
         )
+    )
+
+
+def _close_earlier(session: Session, alert: PostedAlert, now: dt.datetime) -> None:
+    session.execute(
+        update(Alert)
+        .where(
+            Alert.fingerprint == alert.fingerprint,
+            Alert.starts_at < alert.starts_at,
+            Alert.ends_at.is_(None),
+        )
+        .values(ends_at=alert.starts_at, updated_at=now)
     )
 
 
