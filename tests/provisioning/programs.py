@@ -153,6 +153,8 @@ def settings(folder: Path, lab: Lab, **more: str) -> Mapping[str, str]:
         "SCRAPE_TOKEN_FILE": str(folder / "scrape"),
         "WEBHOOK_TOKEN_FILE": str(folder / "webhook"),
         "IPMI_EXPORTER_ADDRESS": lab.address,
+        # Nobody's port: the default one may be a running lab's, which would mail our alerts.
+        "ALERTMANAGER_ADDRESS": "127.0.0.1:9",
         **more,
     }
 
