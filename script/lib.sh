@@ -1,8 +1,11 @@
 # Functions that the scripts share; sourced, never run. Installs only what is missing.
 # shellcheck shell=sh
 
-say() { printf '\033[1;34m==>\033[0m %s\n' "$*" >&2; }
-fail() { printf '\033[1;31merror:\033[0m %s\n' "$*" >&2; exit 1; }
+if [ -t 2 ]; then BLUE=$(printf '\033[1;34m') RED=$(printf '\033[1;31m') PLAIN=$(printf '\033[0m')
+else BLUE='' RED='' PLAIN=''
+fi
+say() { printf '%s==>%s %s\n' "$BLUE" "$PLAIN" "$*" >&2; }
+fail() { printf '%serror:%s %s\n' "$RED" "$PLAIN" "$*" >&2; exit 1; }
 
 # Run as root: directly, or through sudo where that needs no password to be typed by a script.
 as_root() {

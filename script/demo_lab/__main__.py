@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import logging
 import secrets
+import signal
 import sys
 import time
 from pathlib import Path
@@ -33,9 +34,12 @@ def address_of(node: DemoNode) -> str:
     return f"127.0.2.{NODES.index(node) + 1}"
 
 
-def add_people(admin: Client) -> str:
-    """Add those who are missing; return the password that all of the new ones have."""
-    password = "demo-" + secrets.token_urlsafe(9)
+def add_people(admin: Client, password_file: Path) -> str:
+    """Add those who are missing; return the password that they all begin with."""
+    if not password_file.exists():
+        password_file.touch(mode=0o600)
+        password_file.write_text("demo-" + secrets.token_urlsafe(9))
+    password = password_file.read_text()
     for person in PEOPLE:
         if admin.exists(f"/api/users/{person.name}"):
             continue
@@ -125,7 +129,7 @@ def main(state: Path, url: str, password: str) -> None:
     """Fill the system, then serve and beat until Ctrl-C."""
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     admin = Client.sign_in(url, "demo", password)
-    people_password = add_people(admin)
+    people_password = add_people(admin, state / "demo" / "people-password")
     tokens = add_nodes(admin, url, state / "demo" / "tokens.json")
 
     now = dt.datetime.now(dt.UTC)
@@ -138,10 +142,16 @@ def main(state: Path, url: str, password: str) -> None:
 
     states = [exporters.NodeState(node, agents.device_uuids(node)) for node in NODES]
     alive = [state_ for state_ in states if state_.node.is_up]
-    for node_state in alive:
-        exporters.serve(node_state, address_of(node_state.node), SENTINEL_PORT, NODE_PORT)
+    try:
+        for node_state in alive:
+            exporters.serve(node_state, address_of(node_state.node), SENTINEL_PORT, NODE_PORT)
+    except OSError as error:
+        sys.exit(
+            f"error: ports {SENTINEL_PORT} and {NODE_PORT} of 127.0.2.*: {error.strerror}"
+            " (does another script/demo run?)"
+        )
     log.info(
-        "people %s have the password %s",
+        "people %s sign in first with the password %s and then choose their own",
         ", ".join(person.name for person in PEOPLE),
         people_password,
     )
@@ -154,6 +164,9 @@ def main(state: Path, url: str, password: str) -> None:
 
 
 if __name__ == "__main__":
+    # Set anew: whoever starts it in the background has it ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]).read_text().strip())
     except KeyboardInterrupt:
