@@ -96,3 +96,12 @@ def test_an_unknown_option_is_named_and_nothing_is_made(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "unknown option --colour" in done.stderr
     assert not state.exists()
+
+
+def test_a_path_that_the_supervisor_would_misread_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(UP), "--state", str(tmp_path / "my state"), "--prepare"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no spaces, quotes" in done.stderr
