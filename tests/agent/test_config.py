@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from sentinel_agent.access import Access
 from sentinel_agent.cache import Cache
 from sentinel_agent.config import OTHER_NAMES, Config, load_config
 from sentinel_agent.errors import ConfigError
@@ -108,7 +109,8 @@ def test_each_setting_is_documented() -> None:
 
 def test_each_series_is_documented(tmp_path: Path) -> None:
     registration = Registration("gpu-01", "token", "http://server", utc(0))
-    held = HeldPolicy(Cache(tmp_path / "policy.json", "root"), registration)
+    files = Cache(tmp_path / "policy.json", "root"), Access(tmp_path / "access")
+    held = HeldPolicy(*files, registration)
     held.replace(build_policy())
     status = Status(last_heartbeat_at=0, clock_skew_s=0, policy_confirmed_monotonic_s=0)
     registry: CollectorRegistry = Metrics(held, status).registry

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sentinel_agent.access import Access
 from sentinel_agent.cache import Cache
 from sentinel_agent.errors import NotRegistered, PolicyRefused, StateError
 from sentinel_agent.held import HeldPolicy
@@ -29,7 +30,9 @@ LONG_AGO = Registration("gpu-01", "token", "http://server", NOON - timedelta(day
 def make_held(
     folder: Path, registration: Registration = LONG_AGO, group: str = "nogroup"
 ) -> HeldPolicy:
-    return HeldPolicy(Cache(folder / "policy.json", group), registration)
+    return HeldPolicy(
+        Cache(folder / "policy.json", group), Access(folder / "access"), registration
+    )
 
 
 def test_the_cache_is_readable_to_its_group_only(tmp_path: Path) -> None:
@@ -38,7 +41,7 @@ def test_the_cache_is_readable_to_its_group_only(tmp_path: Path) -> None:
     found = (tmp_path / "policy.json").stat()
     assert (found.st_mode & 0o7777, found.st_uid) == (0o640, 0)
     assert (tmp_path / "policy.json").group() == "nogroup"
-    assert [path.name for path in tmp_path.iterdir()] == ["policy.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["access", "policy.json"]
 
 
 def test_a_link_in_the_caches_place_is_replaced_and_not_followed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from apiflask import APIFlask
 
 from sentinel_agent import get_keys
+from sentinel_agent.access import Access
 from sentinel_agent.cache import Cache
 from sentinel_agent.client import BookingClient
 from sentinel_agent.config import Config as AgentConfig
@@ -64,7 +65,8 @@ def test_what_is_booked_is_what_sshd_is_answered(
     registration = load_registration(tmp_path)
     status = Status(mode="enforce", sessions={"alice": 2})
     status.set_problems("inventory", ["x" * 5000])
-    held = HeldPolicy(Cache(config.cache_file, config.cache_group), registration)
+    files = Cache(config.cache_file, config.cache_group), Access(tmp_path / "access", url)
+    held = HeldPolicy(*files, registration)
 
     def client() -> BookingClient:
         return BookingClient(url, None, registration.token)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import grp
-import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from . import policy as policies
 from .errors import PolicyRefused, StateError
-from .files import read_file, replace_file
+from .files import identity, read_file, replace_file
 from .policy import Policy
 
 # As get_keys.py: what is larger, it does not read.
@@ -42,16 +42,16 @@ class Cache:
             raise StateError(f"{self.path} is damaged: {problems[0]}")
         return policy
 
-    def store(self, policy: Policy) -> None:
-        """Replace the cache. Raises StateError."""
+    def store(self, policy: Policy, opens: Mapping[int, datetime] | None = None) -> None:
+        """Replace the cache; `opens` as in `policy.encode`. Raises StateError."""
         try:
             gid = grp.getgrnam(self.group).gr_gid
         except KeyError:
             raise StateError(f"no group {self.group}: get-keys could not read") from None
-        content = policies.encode(policy)
+        content = policies.encode(policy, opens)
         if len(content) > CACHE_BYTES_MAX:
             raise StateError(f"the policy is larger than {CACHE_BYTES_MAX} bytes")
-        self._written = _identity(replace_file(self.path, content, mode=CACHE_MODE, gid=gid))
+        self._written = identity(replace_file(self.path, content, mode=CACHE_MODE, gid=gid))
 
     def written_at(self) -> datetime:
         """Return when the cache was written, by this node's clock. Raises StateError."""
@@ -63,12 +63,6 @@ class Cache:
     def is_as_stored(self) -> bool:
         """Say whether the file is still the one that this process stored."""
         try:
-            return _identity(self.path.lstat()) == self._written
+            return identity(self.path.lstat()) == self._written
         except OSError:
             return False
-
-
-def _identity(found: os.stat_result) -> tuple[int, ...]:
-    # Not the change time: the rename itself moves it.
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode,
-            found.st_uid, found.st_gid)  # fmt: skip

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from prometheus_client import start_http_server
 
+from .access import Access
 from .cache import Cache
 from .client import BookingClient
 from .config import Config
@@ -102,7 +103,9 @@ def _run(config: Config) -> None:
     registration = load_registration(config.state_dir)
     server = config.server or registration.server
     status = Status()
-    held = HeldPolicy(Cache(config.cache_file, config.cache_group), registration)
+    # pam-gate reads it beside the cache, and like get-keys no other.
+    access = Access(config.cache_file.with_name("access"), server)
+    held = HeldPolicy(Cache(config.cache_file, config.cache_group), access, registration)
     granted = GrantedUsers(config.state_dir)
     for load in (held.load, granted.load):
         try:

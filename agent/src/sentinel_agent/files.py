@@ -70,6 +70,13 @@ def read_file(path: Path, *, bytes_max: int) -> bytes | None:
         return file.read(bytes_max)
 
 
+def identity(found: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when the file is replaced, written or given to somebody else."""
+    # Not the change time: the rename itself moves it.
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode,
+            found.st_uid, found.st_gid)  # fmt: skip
+
+
 def _check_folder(folder: Path) -> None:
     found = folder.stat()
     if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:

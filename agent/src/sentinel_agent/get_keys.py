@@ -53,6 +53,9 @@ class Grant:
 
     def __init__(self, document: dict[str, object]) -> None:
         self.not_before = read_time(document.get("not_before"))
+        if "opens_at" in document:
+            # The agent holds the grant back until what a former holder runs has ended.
+            self.not_before = max(self.not_before, read_time(document["opens_at"]))
         self.not_after = read_time(document.get("not_after"))
         self.keys = _texts(document.get("keys"), KEY, "key")
         env = document.get("env")

@@ -113,22 +113,35 @@ def decode(document: object) -> tuple[Policy, list[str]]:
 
 
 def decode_text(text: bytes) -> tuple[Policy, list[str]]:
-    """`decode` of JSON text. Raises PolicyRefused."""
+    """`decode` of the cache's text. Raises PolicyRefused, also for an odd `opens_at`.
+
+    What held a grant back is left out: it is found out anew whenever a policy is taken up.
+    """
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
+        grants = document.get("grants") if isinstance(document, dict) else None
+        for grant in grants if isinstance(grants, list) else ():
+            if isinstance(grant, dict) and "opens_at" in grant:
+                parse_time(grant.pop("opens_at"))
     except (ValueError, RecursionError):
-        raise PolicyRefused("the policy is not JSON") from None
+        raise PolicyRefused("the policy is not JSON, or it has an odd time") from None
     return decode(document)
 
 
-def encode(policy: Policy) -> bytes:
-    """Return the policy as the contract's JSON text: what the cache holds."""
+def encode(policy: Policy, opens: Mapping[int, datetime] | None = None) -> bytes:
+    """Return the policy as the contract's JSON text.
+
+    `opens` has, by reservation, the time until which the agent holds a grant back. Those grants
+    get `opens_at`, which only the cache has: a policy of the server's with it is refused.
+    """
     document = policy.model_dump(mode="python")
     for name in ("generated_at", "expires_at"):
         document[name] = format_time(document[name])
     for grant in document["grants"]:
         for name in ("not_before", "not_after"):
             grant[name] = format_time(grant[name])
+        if opens and grant["reservation"] in opens:
+            grant["opens_at"] = format_time(opens[grant["reservation"]])
     return json.dumps(document, separators=(",", ":")).encode()
 
 
