@@ -159,7 +159,13 @@ def test_without_a_valid_token_nothing_is_served(app: APIFlask) -> None:
         olga.headers,
         SCRAPE,
     ]
-    for verb, path in (("PUT", "/inventory"), ("POST", "/heartbeat"), ("GET", "/policy")):
+    asked = (
+        ("PUT", "/inventory"),
+        ("POST", "/heartbeat"),
+        ("POST", "/token"),
+        ("GET", "/policy"),
+    )
+    for verb, path in asked:
         for headers in refused:
             answer = app.test_client().open(
                 f"/api/agent{path}", method=verb, headers=headers, json={}
@@ -342,10 +348,54 @@ def test_a_node_in_a_sorry_state_is_heard(app: APIFlask) -> None:
         {"policy_version": None},
         {"sent_at": "1970-01-01T00:00:30Z"},
         {"sessions": {}},
+        {"lock": "partial", "unclean": ["bob"]},
+        {"lock": None, "unclean": None},
     ]
     for state in states:
         answer = agent.call("POST", "/heartbeat", json=heartbeat(**state))
         assert answer.status_code == 200, state
+
+
+def test_what_it_says_of_the_lock_is_kept(app: APIFlask) -> None:
+    agent = add_agent(app)
+    agent.call(
+        "POST", "/heartbeat", json=heartbeat(lock="locked", unclean=["bob", "al", "bob"])
+    )
+    with app.app_context(), write() as session:
+        report = session.scalars(select(Node.agent_report)).one()
+    assert (report["lock"], report["unclean"]) == ("locked", ["al", "bob"])
+    agent.call("POST", "/heartbeat", json=heartbeat())
+    with app.app_context(), write() as session:
+        report = session.scalars(select(Node.agent_report)).one()
+    assert (report["lock"], report["unclean"]) == (None, None)
+
+
+def test_an_agent_with_a_newer_policy_than_ours_gets_one_that_is_newer_still(
+    app: APIFlask,
+) -> None:
+    # An old backup was restored: the agent would take nothing until we had caught up.
+    agent = add_agent(app)
+    etag = agent.call("GET", "/policy").headers["ETag"]
+    agent.call("POST", "/heartbeat", json=heartbeat(policy_version=500))
+    answer = agent.call("GET", "/policy", headers={"If-None-Match": etag})
+    assert answer.get_json()["version"] == 501
+    before = everything(app)
+    for held in (501, 7, None):
+        agent.call("POST", "/heartbeat", json=heartbeat(policy_version=held))
+    assert policy_version(app) == 501
+    assert everything(app)[-1] == before[-1]
+    with app.app_context(), write() as session:
+        query = select(AuditEntry).where(AuditEntry.action == "node.raise_policy")
+        entry = session.scalars(query).one()
+        assert entry.before == {"policy_version": 2}
+        assert entry.after == {"policy_version": 501}
+
+
+def test_a_version_that_can_only_be_damage_uses_up_no_numbers(app: APIFlask) -> None:
+    agent = add_agent(app)
+    answer = agent.call("POST", "/heartbeat", json=heartbeat(policy_version=2**31 - 1))
+    assert answer.status_code == 200
+    assert policy_version(app) == 2
 
 
 BAD_HEARTBEATS: list[dict[str, object]] = [
@@ -365,6 +415,12 @@ BAD_HEARTBEATS: list[dict[str, object]] = [
     {"boot_id": "x" * 65},
     {"boot_id": None},
     {"load": 1},
+    {"lock": "closed"},
+    {"lock": True},
+    {"unclean": "bob"},
+    {"unclean": [""]},
+    {"unclean": ["x" * 65]},
+    {"unclean": ["x"] * 1001},
 ]
 
 

@@ -11,26 +11,28 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from flask import Flask
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from sentinel_booking.app import create_app
 from sentinel_booking.cli import main
 from sentinel_booking.config import Config
 from sentinel_booking.errors import SchemaError
 from sentinel_booking.models import (
+    Node,
     check_guards,
     db,
     downgrade_schema,
     guard_problems,
     schema_problems,
     upgrade_schema,
+    write,
 )
 from sentinel_booking.models.schema import MIGRATIONS_DIR
 
 RECREATE_CLAIMS = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = "9999", "0002"
 def upgrade():
     with op.batch_alter_table("claims", recreate="always") as batch:
         batch.add_column(sa.Column("note", sa.String(10)))
@@ -88,6 +90,32 @@ def test_a_downgrade_takes_everything_away_and_an_upgrade_brings_it_back(
         upgrade_schema()
         downgrade_schema()
         assert inspect(db.engine).get_table_names() == ["alembic_version"]
+        upgrade_schema()
+        check_guards(db.engine)
+
+
+def test_nodes_that_are_known_already_keep_their_token_both_ways(bare_app: Flask) -> None:
+    read = text("SELECT name, token_hash FROM nodes")
+    with bare_app.app_context():
+        upgrade_schema("0001")
+        with db.engine.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO nodes (name, address, bmc_address, cluster, tags, mode,"
+                    " is_monitored, booking_seq, policy_version, token_hash, agent_version,"
+                    " agent_report, next_slot, created_at) VALUES ('gpu1', '', '', '', '[]',"
+                    " 'observe', true, 0, 1, 'abc', '', '{}', 0, '2026-01-01 00:00:00')"
+                )
+            )
+        upgrade_schema()
+        with write() as session:
+            node = session.scalars(select(Node)).one()
+            assert (node.token_hash, node.next_token_hash) == ("abc", None)
+            assert (node.boots, node.cloned_at) == ([], None)
+        db.session.remove()
+        downgrade_schema("0001")
+        with db.engine.connect() as connection:
+            assert connection.execute(read).all() == [("gpu1", "abc")]
         upgrade_schema()
         check_guards(db.engine)
 
@@ -187,7 +215,7 @@ def test_a_migration_that_loses_the_net_changes_nothing(
     shutil.copytree(MIGRATIONS_DIR, folder)
     with bare_app.app_context():
         upgrade_schema()
-        (folder / "versions" / "0002_recreate.py").write_text(RECREATE_CLAIMS)
+        (folder / "versions" / "9999_recreate.py").write_text(RECREATE_CLAIMS)
         with pytest.raises(SchemaError, match="is missing"):
             flask_migrate.upgrade(directory=str(folder))
         assert "note" not in {

@@ -22,7 +22,7 @@ from ..domain.inventory import ReportedDevice, ReportedTarget
 from ..domain.policy import policy_document, policy_etag
 from ..metrics import POLICY_WAITING, POLICY_WAITS_REFUSED
 from ..models import Mode, utc_now
-from ..services import agents, inventory, policy
+from ..services import agents, heartbeats, inventory, policy
 from ..services.audit import Actor
 from ..services.policy_watch import current_policy_watch
 from .schemas import Body, Out, OutTime, Query
@@ -48,7 +48,7 @@ Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 def _check_agent() -> None:
-    agent = agents.find_agent(bearer_token())
+    agent = agents.find_agent(bearer_token(), client_ip())
     g.sentinel_agent = agent
     set_actor(Actor(kind="agent", name=agent.node, ip=client_ip()))
 
@@ -135,12 +135,24 @@ class HeartbeatIn(Body):
         max_length=1000
     )
     problems: list[Annotated[str, Field(max_length=2000)]] = Field(max_length=100)
+    # locked: sshd's drop-in and the PAM gate are in place; open: neither is.
+    lock: Literal["locked", "open", "partial"] | None = None
+    # Former holders whose processes outlived the limit of a handover.
+    unclean: list[Annotated[str, Field(min_length=1, max_length=64)]] | None = Field(
+        default=None, max_length=1000
+    )
 
 
 class HeartbeatOut(Out):
     """By the server's clock."""
 
     server_time: OutTime
+
+
+class TokenOut(Out):
+    """Shown this once."""
+
+    token: str
 
 
 class PolicyQuery(Query):
@@ -200,9 +212,10 @@ def put_inventory(json_data: InventoryIn) -> dict[str, object]:
 @bp.output(HeartbeatOut)
 def heartbeat(json_data: HeartbeatIn) -> dict[str, dt.datetime]:
     """Say that the node lives, and how it fares. The node's agent."""
-    server_time = agents.accept_heartbeat(
+    server_time = heartbeats.accept_heartbeat(
+        current_actor(),
         _current_agent().node_id,
-        agents.Heartbeat(
+        heartbeats.Heartbeat(
             agent_version=json_data.agent_version,
             sent_at=json_data.sent_at,
             boot_id=json_data.boot_id,
@@ -210,9 +223,23 @@ def heartbeat(json_data: HeartbeatIn) -> dict[str, dt.datetime]:
             policy_version=json_data.policy_version,
             sessions=json_data.sessions,
             problems=json_data.problems,
+            lock=json_data.lock,
+            unclean=json_data.unclean,
         ),
     )
     return {"server_time": server_time}
+
+
+@bp.post("/token")
+@require_agent
+@bp.output(TokenOut, status_code=201)
+def issue_token() -> dict[str, str]:
+    """Give a new token; its first use ends the one used here. The node's agent.
+
+    Asked again, the one that was given and never used is replaced.
+    """
+    agent = _current_agent()
+    return {"token": agents.issue_token(current_actor(), agent.node_id, bearer_token())}
 
 
 @bp.get("/policy")

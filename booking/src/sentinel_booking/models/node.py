@@ -6,7 +6,7 @@ import datetime as dt
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from .database import Base, UtcDateTime, utc_now
@@ -40,11 +40,19 @@ class Node(Base):
     policy_version: Mapped[int] = mapped_column(default=1)
     # SHA-256 of the agent's token, which is 256 random bits; None before registration.
     token_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    # That of a token which was given out and not used yet; its first use ends the other one.
+    next_token_hash: Mapped[str | None] = mapped_column(String(64), unique=True, index=True)
     registered_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
     heartbeat_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
     agent_version: Mapped[str] = mapped_column(String(32), default="")
     # What the agent last reported: mode, policy version held, clock skew, problems, …
     agent_report: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    # The last boots that were heard since the registration, as domain/boots.py keeps them.
+    boots: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSON, default=list, server_default=text("'[]'")
+    )
+    # When one of them came back: two machines use one token. None again by registering anew.
+    cloned_at: Mapped[dt.datetime | None] = mapped_column(UtcDateTime)
     next_slot: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime, default=utc_now)
     # Removed nodes stay, for the history of their reservations; their name is freed.

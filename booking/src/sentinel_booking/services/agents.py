@@ -1,14 +1,12 @@
-"""An agent's registration, its identity and its heartbeats. Grants nothing."""
+"""An agent's registration, its tokens and who it is by them. Grants nothing."""
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from ..domain.targets import is_host
 from ..errors import InvalidInput, NotSignedIn
@@ -17,6 +15,8 @@ from .audit import Actor, record
 from .invites import consume_invite
 from .policy_version import bump_policy
 from .targets import move_targets
+
+_REFUSED = "The agent's token is unknown or was revoked: register the node anew."
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,6 @@ class Agent:
     node: str
 
 
-@dataclass(frozen=True)
-class Heartbeat:
-    """What an agent says of itself; `sent_at` is by the node's own clock.
-
-    `policy_version` None: it holds no policy yet. `sessions` counts SSH sessions by user.
-    """
-
-    agent_version: str
-    sent_at: dt.datetime
-    boot_id: str
-    mode: str
-    policy_version: int | None
-    sessions: Mapping[str, int]
-    problems: Sequence[str]
-
-
 def register_agent(
     *, code: str, hostname: str, address: str, agent_version: str, ip: str
 ) -> Registration:
@@ -62,11 +46,14 @@ def register_agent(
     """
     if not is_host(address):
         raise InvalidInput.field("address", "not a host name or an IP address")
-    token = secrets.token_urlsafe(32)
+    token = _new_token()
     with write() as session:
         node = consume_invite(session, code)
         before = {"address": node.address, "is_registered": node.token_hash is not None}
         node.token_hash = _hash(token)
+        node.next_token_hash = None
+        # From here on it is one machine again.
+        node.boots, node.cloned_at = [], None
         node.registered_at = utc_now()
         node.address = address
         node.agent_version = agent_version
@@ -91,48 +78,81 @@ def register_agent(
         return Registration(node=node.name, token=token)
 
 
-def find_agent(token: str) -> Agent:
+def find_agent(token: str, ip: str = "") -> Agent:
     """Return whose token this is. Raises NotSignedIn when it is unknown or revoked.
 
-    It is looked up by its hash, so that the time taken tells nothing about the token.
+    The first use of a token that `issue_token` gave ends the one before it. It is looked up by
+    its hash, so that the time taken tells nothing about the token.
     """
+    hashed = _hash(token)
+    found = _find(hashed)
+    if found is None or not found.is_next:
+        return _known(found)
+    with write() as session:
+        # Of several requests that use it first, the one that changes the row writes it down.
+        name = session.scalar(
+            update(Node)
+            .where(Node.next_token_hash == hashed, Node.removed_at.is_(None))
+            .values(token_hash=hashed, next_token_hash=None)
+            .returning(Node.name)
+        )
+        if name is not None:
+            actor = Actor(kind="agent", name=name, ip=ip)
+            record(session, actor, "node.rotate_token", "node", name)
+    # Meanwhile it may have been revoked.
+    return _known(_find(hashed))
+
+
+def issue_token(actor: Actor, node_id: int, used: str) -> str:
+    """Give the agent another token, in place of one that it was given and has not used.
+
+    `used`, the token that it asks with, stays good until the new one is used. Who: the node's
+    agent. Raises NotSignedIn when `used` was revoked meanwhile.
+    """
+    token = _new_token()
+    with write() as session:
+        name = session.scalar(
+            update(Node)
+            .where(
+                Node.id == node_id,
+                Node.token_hash == _hash(used),
+                Node.removed_at.is_(None),
+            )
+            .values(next_token_hash=_hash(token))
+            .returning(Node.name)
+        )
+        if name is None:
+            raise NotSignedIn(_REFUSED)
+        record(session, actor, "node.issue_token", "node", name)
+    return token
+
+
+@dataclass(frozen=True)
+class _Found:
+    agent: Agent
+    is_next: bool
+
+
+def _find(hashed: str) -> _Found | None:
     row = db.session.execute(
-        select(Node.id, Node.name).where(
-            Node.token_hash == _hash(token), Node.removed_at.is_(None)
+        select(Node.id, Node.name, Node.token_hash).where(
+            or_(Node.token_hash == hashed, Node.next_token_hash == hashed),
+            Node.removed_at.is_(None),
         )
     ).one_or_none()
     if row is None:
-        raise NotSignedIn("The agent's token is unknown or was revoked: register again.")
-    return Agent(node_id=row.id, node=row.name)
+        return None
+    return _Found(Agent(node_id=row.id, node=row.name), is_next=row.token_hash != hashed)
 
 
-def accept_heartbeat(node_id: int, heartbeat: Heartbeat) -> dt.datetime:
-    """Store what the agent says of itself and return the server's time.
+def _known(found: _Found | None) -> Agent:
+    if found is None:
+        raise NotSignedIn(_REFUSED)
+    return found.agent
 
-    One UPDATE and no audit entry: it comes from every node several times a minute.
-    Who: the node's agent. Raises NotSignedIn when the node was removed meanwhile.
-    """
-    now = utc_now()
-    report = {
-        "mode": heartbeat.mode,
-        "policy_version": heartbeat.policy_version,
-        "boot_id": heartbeat.boot_id,
-        "clock_skew_s": round((now - heartbeat.sent_at).total_seconds(), 3),
-        "sessions": dict(heartbeat.sessions),
-        "problems": list(heartbeat.problems),
-    }
-    with write() as session:
-        found = session.scalar(
-            update(Node)
-            .where(Node.id == node_id, Node.removed_at.is_(None))
-            .values(
-                heartbeat_at=now, agent_version=heartbeat.agent_version, agent_report=report
-            )
-            .returning(Node.id)
-        )
-        if found is None:
-            raise NotSignedIn("The node was removed.")
-    return now
+
+def _new_token() -> str:
+    return secrets.token_urlsafe(32)
 
 
 def _hash(token: str) -> str:

@@ -167,7 +167,7 @@ def remove_node(actor: Actor, name: str) -> None:
         before = _public(node)
         node.removed_at = utc_now()
         node.name = f"{_removed_prefix(name)}{node.id}"
-        node.token_hash = None
+        node.token_hash = node.next_token_hash = None
         node.targets.clear()
         session.flush()
         # Its waiting agent is woken, and refused.
@@ -185,7 +185,7 @@ def revoke_agent(actor: Actor, name: str) -> None:
         node = _find(session, name, lock=True)
         if node.token_hash is None:
             return
-        node.token_hash = None
+        node.token_hash = node.next_token_hash = None
         session.flush()
         # A waiting agent is woken, and refused.
         bump_policy(session, [node.id])
