@@ -26,21 +26,26 @@ class Cache:
         self._written: tuple[int, ...] | None = None
 
     def load(self) -> Policy | None:
-        """Return the policy written last, None when there is none.
+        """Return the policy written last, None when there is none. Raises as `load_held`."""
+        held = self.load_held()
+        return held[0] if held is not None else None
 
-        Raises StateError when it is damaged or could have been written by others.
+    def load_held(self) -> tuple[Policy, dict[int, datetime]] | None:
+        """Return the policy and `opens` written last, None when there are none.
+
+        Raises StateError when they are damaged or could have been written by others.
         """
         text = read_file(self.path, bytes_max=CACHE_BYTES_MAX)
         if text is None:
             return None
         try:
-            policy, problems = policies.decode_text(text)
+            policy, opens, problems = policies.decode_text(text)
         except PolicyRefused as refusal:
             raise StateError(f"{self.path} is damaged: {refusal}") from refusal
         if problems:
             # Only whole grants were written: something else wrote this.
             raise StateError(f"{self.path} is damaged: {problems[0]}")
-        return policy
+        return policy, opens
 
     def store(self, policy: Policy, opens: Mapping[int, datetime] | None = None) -> None:
         """Replace the cache; `opens` as in `policy.encode`. Raises StateError."""

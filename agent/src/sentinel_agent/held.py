@@ -45,10 +45,12 @@ class HeldPolicy:
 
     def load(self) -> None:
         """Take up the cache. Raises StateError, PolicyRefused: nothing is held then."""
-        policy = self._cache.load()
-        if policy is not None:
+        held = self._cache.load_held()
+        if held is not None:
+            policy, opens = held
             check_replaces(policy, None, self._registration.node)
-            self._policy = policy
+            # What was held back stays so until somebody has looked at what is running.
+            self._policy, self._opens = policy, opens
             written_at = self._cache.written_at()
             # Registering anew is how an operator says that the server was restored from a
             # backup and counts from an older version.

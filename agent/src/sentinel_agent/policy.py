@@ -112,20 +112,19 @@ def decode(document: object) -> tuple[Policy, list[str]]:
     return policy, problems
 
 
-def decode_text(text: bytes) -> tuple[Policy, list[str]]:
-    """`decode` of the cache's text. Raises PolicyRefused, also for an odd `opens_at`.
-
-    What held a grant back is left out: it is found out anew whenever a policy is taken up.
-    """
+def decode_text(text: bytes) -> tuple[Policy, dict[int, datetime], list[str]]:
+    """Return what `encode` was given, and `decode`'s problems. Raises PolicyRefused."""
+    opens: dict[int, datetime] = {}
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
         grants = document.get("grants") if isinstance(document, dict) else None
         for grant in grants if isinstance(grants, list) else ():
             if isinstance(grant, dict) and "opens_at" in grant:
-                parse_time(grant.pop("opens_at"))
-    except (ValueError, RecursionError):
-        raise PolicyRefused("the policy is not JSON, or it has an odd time") from None
-    return decode(document)
+                opens[int(grant["reservation"])] = parse_time(grant.pop("opens_at"))
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise PolicyRefused("the policy is not JSON, or an opens_at is odd") from None
+    policy, problems = decode(document)
+    return policy, opens, problems
 
 
 def encode(policy: Policy, opens: Mapping[int, datetime] | None = None) -> bytes:
