@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 import requests
 
@@ -22,6 +23,11 @@ READ_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 60.0
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 RETRY_STATUSES = (408, 425, 429)
+# What to do about a token that the server does not take.
+REGISTER = (
+    " (make an invite code on the node's page, spend it with `sentinel-agent register`, and"
+    " restart sentinel-agent)"
+)
 
 
 @dataclass(frozen=True)
@@ -37,18 +43,69 @@ class Answer:
     retry_after_s: float
 
 
-class BookingClient:
-    """One connection to the booking server; for one thread."""
+@dataclass(frozen=True)
+class _Request:
+    method: str
+    path: str
+    body: Mapping[str, object] | None
+    headers: Mapping[str, str]
+    wait_s: float
 
-    def __init__(self, server: str, ca_file: Path | None, token: str = "") -> None:
+
+class Tokens(Protocol):
+    """The token to speak with, which may be exchanged for another one while a client runs."""
+
+    def current(self) -> str:
+        """Return the token to use now."""
+
+    def alternative(self, refused: str) -> str | None:
+        """Return what else to try when this one was refused; None: there is nothing."""
+
+    def prefer(self, token: str) -> None:
+        """Use this one from now on: the server took it and refused the other."""
+
+
+class OneToken:
+    """A token that is never exchanged; empty: there is none yet."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def current(self) -> str:
+        """Return the token."""
+        return self._token
+
+    def alternative(self, refused: str) -> None:
+        """There is no other."""
+
+    def prefer(self, token: str) -> None:
+        """There is nothing to choose from."""
+
+
+class BookingClient:
+    """One connection to the booking server; for one thread.
+
+    `ca_file`: certificates that sign the server's; None: those of `certifi`. `client_cert`: the
+    files of our certificate and of its key, for a proxy that demands one.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        ca_file: Path | None,
+        token: str | Tokens = "",
+        client_cert: tuple[Path, Path] | None = None,
+    ) -> None:
         self._server = server
+        self._tokens = OneToken(token) if isinstance(token, str) else token
         self._session = requests.Session()
         # A proxy or a .netrc of root's must not get the token.
         self._session.trust_env = False
         self._session.verify = str(ca_file) if ca_file else True
+        if client_cert is not None:
+            certificate, key = client_cert
+            self._session.cert = (str(certificate), str(key))
         self._session.headers["User-Agent"] = f"sentinel-agent/{__version__}"
-        if token:
-            self._session.headers["Authorization"] = f"Bearer {token}"
 
     def register(self, code: str, hostname: str, address: str) -> tuple[str, str]:
         """Spend the invite code; return the node's name and token. Raises ServerError."""
@@ -72,6 +129,10 @@ class BookingClient:
         except ValueError:
             raise ServerError("server_time is not a time", is_permanent=True) from None
 
+    def issue_token(self) -> str:
+        """Return a new token; its first use ends the one used here. Raises ServerError."""
+        return _text(self._ask("POST", "token", None).document, "token")
+
     def get_policy(self, etag: str, wait_s: int) -> Answer:
         """Return the policy, not decoded, once it differs from `etag`'s.
 
@@ -94,11 +155,31 @@ class BookingClient:
         headers: Mapping[str, str] | None = None,
         wait_s: float = 0,
     ) -> Answer:
-        timeouts = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S + wait_s)
+        asked = _Request(method, path, body, headers or {}, wait_s)
+        token = self._tokens.current()
         try:
+            return self._send(asked, token)
+        except ServerError as error:
+            if not error.is_refused_token:
+                raise
+            # It may have been exchanged while this request was waiting.
+            other = self._tokens.alternative(token)
+            if other is None:
+                raise
+        answer = self._send(asked, other)
+        self._tokens.prefer(other)
+        return answer
+
+    def _send(self, asked: _Request, token: str) -> Answer:
+        timeouts = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S + asked.wait_s)
+        headers = dict(asked.headers)
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        try:
+            # A redirection could lead to another server, which must not get the token.
             with self._session.request(
-                method, f"{self._server}/api/agent/{path}", json=body, headers=headers,
-                timeout=timeouts, allow_redirects=False, stream=True,
+                asked.method, f"{self._server}/api/agent/{asked.path}", json=asked.body,
+                headers=headers, timeout=timeouts, allow_redirects=False, stream=True,
             ) as response:  # fmt: skip
                 content = _read(response)
         except (requests.RequestException, OSError) as error:
@@ -108,10 +189,12 @@ class BookingClient:
         if status == 304:
             return Answer(None, "", is_new=False, retry_after_s=_retry_after_s(response))
         if status not in (200, 201, 204):
+            is_refused_token = status == 401 and bool(token)
             raise ServerError(
-                f"status {status}: {_detail(content)}",
+                f"status {status}: {_detail(content)}{REGISTER if is_refused_token else ''}",
                 is_permanent=status < 500 and status not in RETRY_STATUSES,
                 retry_after_s=_retry_after_s(response),
+                is_refused_token=is_refused_token,
             )
         try:
             document = json.loads(content) if content else None

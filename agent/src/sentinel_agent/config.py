@@ -37,6 +37,11 @@ class Config(BaseSettings):
     server: str = ""
     # The certificate authority that signed the server's certificate; absent: the system's.
     ca_file: Path | None = None
+    # Our own certificate and its key, for a proxy that demands one; both or neither.
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    # After so many days the token is exchanged for a new one; 0: never.
+    token_days: Annotated[int, Field(ge=0, le=365)] = 7
     # Where Prometheus reaches this node; empty: the address that faces the server.
     address: str = ""
     # The token and what the agent remembers; only root may write in it.
@@ -99,12 +104,23 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _files_are_usable(self) -> Self:
-        if self.ca_file is not None and not self.ca_file.is_file():
-            raise ValueError(f"ca_file {self.ca_file}: not found")
+        for name in ("ca_file", "client_cert", "client_key"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"{name} {path}: not found")
+        if (self.client_cert is None) != (self.client_key is None):
+            raise ValueError("client_cert, client_key: both or neither")
         for name in ("state_dir", "cache_file", "sshd_drop_in"):
             if not getattr(self, name).is_absolute():
                 raise ValueError(f"{name}: must be an absolute path")
         return self
+
+    @property
+    def client_files(self) -> tuple[Path, Path] | None:
+        """The files of our own certificate and of its key."""
+        if self.client_cert is None or self.client_key is None:
+            return None
+        return self.client_cert, self.client_key
 
     @classmethod
     def settings_customise_sources(

@@ -28,6 +28,7 @@ from .errors import AgentError, PolicyRefused, ServerError, StateError
 from .held import HeldPolicy
 from .metrics import Metrics
 from .registration import GrantedUsers, load_registration
+from .rotation import HeldToken, TokenTask
 from .status import Status
 from .tasks import EnforceTask, HeartbeatTask, InventoryTask, PolicyTask, Task, backoff_s
 
@@ -113,6 +114,7 @@ def _run(config: Config) -> None:
         except (StateError, PolicyRefused) as error:
             # The server has it all; until it answers, nobody new is let in.
             log.error("state not read reason=%s", error)
+    token = HeldToken(config.state_dir, registration)
     metrics = Metrics(held, status)
     stop = threading.Event()
     # Not the event itself: its lock is not to be taken in a signal handler.
@@ -121,7 +123,7 @@ def _run(config: Config) -> None:
         signal.signal(number, lambda received, _: signals.put(received))
 
     def client() -> BookingClient:
-        return BookingClient(server, config.ca_file, registration.token)
+        return BookingClient(server, config.ca_file, token, config.client_files)
 
     enforce = EnforceTask(config, Enforcement(config, held, granted, status, metrics))
     enforcer = Runner(enforce, status, metrics, stop)
@@ -129,6 +131,7 @@ def _run(config: Config) -> None:
         PolicyTask(config, client(), held, status, enforcer.wake),
         HeartbeatTask(config, client(), held, status),
         InventoryTask(config, client()),
+        TokenTask(config, client(), token),
     ]
     runners = [enforcer, *(Runner(task, status, metrics, stop) for task in tasks)]
     serve_metrics(config, metrics, status)

@@ -22,9 +22,9 @@ def register(config: Config, code: str) -> Registration:
     """
     if not config.server:
         raise ConfigError("server: not set; give --server or set it in the configuration")
-    _try_to_write(config.state_dir)
+    try_to_write(config.state_dir)
     address = config.address or facing_address(config.server)
-    client = BookingClient(config.server, config.ca_file)
+    client = BookingClient(config.server, config.ca_file, client_cert=config.client_files)
     try:
         node, token = client.register(code, socket.gethostname(), address)
     finally:
@@ -65,7 +65,8 @@ def read_code(text: str | None, path: Path | None, environment: str | None) -> s
     return code
 
 
-def _try_to_write(folder: Path) -> None:
+def try_to_write(folder: Path) -> None:
+    """Make sure that a small file can be kept in the folder. Raises StateError."""
     probe = folder / ".write-test"
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)

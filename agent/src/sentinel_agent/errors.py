@@ -19,6 +19,18 @@ class StateError(AgentError):
     """A file of the agent's own cannot be read or written."""
 
 
+class LockError(AgentError):
+    """sshd was not brought to where it should be, and is as it was before.
+
+    `step` names what failed, in the order of docs/architecture.md; `reason` says how.
+    """
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(f"{step}: {reason}")
+        self.step = step
+        self.reason = reason
+
+
 class InventoryError(AgentError):
     """The inventory command did not say what devices the node has."""
 
@@ -32,9 +44,18 @@ class ServerError(AgentError):
 
     `is_permanent`: the same request will fail again until somebody changes something.
     `retry_after_s`: how long the server asked us to stay away, 0 when it did not say.
+    `is_refused_token`: the token that was sent is unknown there, or was revoked.
     """
 
-    def __init__(self, text: str, *, is_permanent: bool, retry_after_s: float = 0) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        is_permanent: bool,
+        retry_after_s: float = 0,
+        is_refused_token: bool = False,
+    ) -> None:
         super().__init__(text)
         self.is_permanent = is_permanent
         self.retry_after_s = retry_after_s
+        self.is_refused_token = is_refused_token

@@ -21,12 +21,18 @@ STATE_BYTES_MAX = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Registration:
-    """What the booking server answered to the invite code."""
+    """What the booking server answered to the invite code, and the token exchanged since.
+
+    `token_since` None: the token is the one of the registration. `previous_token`: the one
+    before, which is good until the server has seen the new one.
+    """
 
     node: str
     token: str
     server: str
     registered_at: datetime
+    token_since: datetime | None = None
+    previous_token: str = ""
 
 
 class _RegistrationFile(BaseModel):
@@ -35,6 +41,8 @@ class _RegistrationFile(BaseModel):
     token: str
     server: str
     registered_at: Time
+    token_since: Time | None = None
+    previous_token: str = ""
 
 
 class _GrantedFile(BaseModel):
@@ -55,6 +63,9 @@ def store_registration(state_dir: Path, registration: Registration) -> None:
         "server": registration.server,
         "registered_at": format_time(registration.registered_at),
     }
+    if registration.token_since is not None:
+        document["token_since"] = format_time(registration.token_since)
+        document["previous_token"] = registration.previous_token
     replace_file(registration_path(state_dir), json.dumps(document).encode(), mode=0o600)
 
 
@@ -70,7 +81,7 @@ def load_registration(state_dir: Path) -> Registration:
         document = _RegistrationFile.model_validate_json(text)
     except ValidationError:
         raise StateError(f"{path} is damaged; register the node again") from None
-    return Registration(document.node, document.token, document.server, document.registered_at)
+    return Registration(**dict(document))
 
 
 class GrantedUsers:
