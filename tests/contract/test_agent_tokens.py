@@ -62,8 +62,8 @@ def register(app: APIFlask, url: str, node: str, state_dir: Path) -> Registratio
     return registration
 
 
-def agent_config(url: str, state_dir: Path, **settings: int) -> AgentConfig:
-    return AgentConfig(server=url, state_dir=state_dir, **settings)
+def agent_config(url: str, state_dir: Path, token_days: int = 7) -> AgentConfig:
+    return AgentConfig(server=url, state_dir=state_dir, token_days=token_days)
 
 
 def held_token(state_dir: Path) -> HeldToken:
@@ -96,16 +96,15 @@ def test_a_due_token_is_exchanged_and_the_old_one_ends(
     assert load_registration(tmp_path) == new
 
 
-@pytest.mark.parametrize("settings", [{"token_days": 0}, {"token_days": 9}])
+@pytest.mark.parametrize("token_days", [0, 9])
 def test_a_token_that_is_not_due_stays(
-    server: tuple[APIFlask, str], tmp_path: Path, settings: dict[str, int]
+    server: tuple[APIFlask, str], tmp_path: Path, token_days: int
 ) -> None:
     app, url = server
-    node = f"stays-{settings['token_days']}"
-    old = register(app, url, node, tmp_path)
+    old = register(app, url, f"stays-{token_days}", tmp_path)
     held = held_token(tmp_path)
     client = BookingClient(url, None, held)
-    TokenTask(agent_config(url, tmp_path, **settings), client, held).step()
+    TokenTask(agent_config(url, tmp_path, token_days), client, held).step()
     assert load_registration(tmp_path) == old
 
 
@@ -250,7 +249,7 @@ def test_a_waiting_poll_with_a_revoked_token_ends_at_once_and_says_what_to_do(
     timer = threading.Timer(0.3, revoke)
     timer.start()
     began = time.monotonic()
-    with pytest.raises(ServerError, match="status 401.*sentinel-agent register") as refused:
+    with pytest.raises(ServerError, match=r"status 401.*sentinel-agent register") as refused:
         client.get_policy(etag, 50)
     timer.join()
     assert time.monotonic() - began < 25, "the wait was not cut short"
