@@ -10,10 +10,11 @@ It fakes nothing that runs on a node, and it leaves nothing behind on the host.
         node.start_agent()
         node.ssh("alice", key, "hostname")      # from the host, through the veth pair
 
-The node has its own mount, PID, network, UTS and IPC namespaces. /etc, /usr/lib and /var are
-the host's with the node's changes on top; /home, /tmp, /run, /dev and /var/log start empty;
+The node has its own mount, PID, network, UTS and IPC namespaces. /etc, /usr and /var are the
+host's with the node's changes on top; /home, /tmp, /run, /dev and /var/log start empty;
 everything else is the host's and read-only. The repository and the Python that runs the tests
-stay visible wherever they are.
+stay visible wherever they are; a node that is `bare` sees neither them nor any Python package,
+and what the tests install there must bring its own.
 
 `address` is the node's and `host_address` this side's, on a veth pair: a server that the
 node's agent must reach listens on `host_address` (or 0.0.0.0), and Prometheus scrapes
@@ -33,7 +34,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -76,12 +77,23 @@ def why_not() -> str | None:
     return f"a node needs {', '.join(missing)}" if missing else None
 
 
+def hidden(python: Iterable[str]) -> set[str]:
+    """Return what a bare node must not see: these folders, and the system's Python packages.
+
+    The system's own Python and its standard library stay: get-keys runs on it.
+    """
+    usual = ("lib/python3*/*-packages", "local/lib/python3*/*-packages")
+    packages = {str(path) for pattern in usual for path in Path("/usr").glob(pattern)}
+    return {path for path in python if path not in ("/usr", "/usr/local")} | packages
+
+
 class Node:
     """One machine; see the module's docstring."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, *, bare: bool = False) -> None:
         """`folder` is the test's own: keys and logs are kept in it."""
         self.name = name
+        self.is_bare = bare
         self.folder = folder / f"node-{name}"
         self.folder.mkdir()
         self.address = ""
@@ -95,12 +107,13 @@ class Node:
 
     def start(self) -> None:
         """Make the namespaces, file systems and network. Raises RuntimeError."""
-        keep = {str(REPOSITORY), sys.prefix, sys.base_prefix}
+        python = {str(REPOSITORY), sys.prefix, sys.base_prefix}
+        folders = {f"hide:{path}" for path in hidden(python)} if self.is_bare else python
         self._init = subprocess.Popen(
             ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork",
              "--kill-child", "--mount-proc",
              sys.executable, "-I", str(Path(__file__).with_name("node_init.py")),
-             self._link, *sorted(keep)],
+             self._link, *sorted(folders)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log("init"), text=True,
             cwd="/",
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """Process 1 of a lab node: lays out its file system, collects its syslog, reaps its orphans.
 
 It starts none of the node's programs; tests/lab/node.py does. Its arguments are a word that it
-leaves in /run/node/id, and the folders that must stay visible although they may lie under
-something that is hidden. It prints `ready`
+leaves in /run/node/id, and folders: those that must stay visible although they may lie under
+something that is hidden, and behind `hide:` those that must not be seen. It prints `ready`
 and ends, and with it every process of the node, when its standard input closes: that happens
 however the test process dies.
 """
@@ -23,7 +23,7 @@ MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 # Changes in these stay in the node; what the host has there can be read.
-OVERLAID = ("/etc", "/usr/lib", "/var")
+OVERLAID = ("/etc", "/usr", "/var")
 # These start empty.
 EMPTY = ("/home", "/tmp", "/var/log", "/dev")
 SCRATCH = Path("/run")
@@ -46,8 +46,8 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
         raise OSError(number, os.strerror(number), f"mount {source} on {target} as {kind}")
 
 
-def lay_out(keep: list[str]) -> None:
-    """Hide the host's changeable folders behind tmpfs, save those in `keep`."""
+def lay_out(keep: list[str], hide: list[str]) -> None:
+    """Hide the host's changeable folders behind tmpfs, save those in `keep`, and `hide`."""
     mount("none", "/", "", MS_REC | MS_PRIVATE)
     # Held open, a folder can be bound again after something was mounted over it.
     kept = [(path, os.open(path, os.O_PATH | os.O_DIRECTORY)) for path in keep]
@@ -71,6 +71,9 @@ def lay_out(keep: list[str]) -> None:
         if not os.path.samestat(now_at.stat(), os.fstat(held)):
             mount(f"/proc/self/fd/{held}", path, "", MS_BIND | MS_REC)
         os.close(held)
+    for path in hide:
+        if Path(path).is_dir():
+            mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID, "mode=0755")
     # Whatever is not laid out above is the host's own.
     mount("none", "/", "", MS_REMOUNT | MS_BIND | MS_RDONLY)
 
@@ -114,7 +117,11 @@ def reap() -> None:
 
 def main() -> None:
     """See the module's docstring."""
-    lay_out(sys.argv[2:])
+    folders = [argument.partition("hide:") for argument in sys.argv[2:]]
+    lay_out(
+        [kept for kept, word, _ in folders if not word],
+        [hidden for _, word, hidden in folders if word],
+    )
     (SCRATCH / "node" / "id").write_text(sys.argv[1])
     fill_dev()
     collect_syslog()
