@@ -106,6 +106,7 @@ class BookingClient:
             certificate, key = client_cert
             self._session.cert = (str(certificate), str(key))
         self._session.headers["User-Agent"] = f"sentinel-agent/{__version__}"
+        self._session.headers["Accept-Encoding"] = "identity"
 
     def register(self, code: str, hostname: str, address: str) -> tuple[str, str]:
         """Spend the invite code; return the node's name and token. Raises ServerError."""
@@ -206,6 +207,10 @@ class BookingClient:
 
 
 def _read(response: requests.Response) -> bytes:
+    packed = response.headers.get("Content-Encoding", "identity")
+    if packed.lower() != "identity":
+        # It was not asked for, and a few bytes of it can be gigabytes.
+        raise requests.RequestException(f"the answer is packed: {packed!a:.40}")
     deadline = time.monotonic() + ANSWER_TIMEOUT_S
     content = bytearray()
     for chunk in response.iter_content(65536):
