@@ -18,6 +18,7 @@ from tests.booking.lab import (
     ascend,
     heartbeat,
     nvidia,
+    register,
     reserve,
 )
 from tests.booking.people import add_user
@@ -90,7 +91,7 @@ def test_a_booked_card_that_vanishes_stays_booked(app: APIFlask) -> None:
 def test_nodes_say_where_they_belong_and_how_they_fare(app: APIFlask) -> None:
     agent = add_agent(app, "gpu1", cluster="room-2", mode="enforce")
     agent.report([nvidia(0), ascend(0), ascend(1)])
-    agent.call("POST", "/heartbeat", json=heartbeat())
+    agent.call("POST", "/heartbeat", json=heartbeat(lock="locked", unclean=["bob"]))
     add_agent(app, "away", is_monitored=False)
     add_node(app, "new")
     found = scrape(app)
@@ -101,9 +102,36 @@ def test_nodes_say_where_they_belong_and_how_they_fare(app: APIFlask) -> None:
     }
     assert found["sentinel_node_monitored"] == {("gpu1",): 1}
     assert found["sentinel_devices"] == {("gpu1", "nvidia"): 1, ("gpu1", "ascend"): 2}
+    assert found["sentinel_node_locked"] == {("gpu1",): 1}
+    assert found["sentinel_node_unclean_holders"] == {("gpu1",): 1}
+    assert found["sentinel_node_token_cloned"] == {("gpu1",): 0, ("away",): 0}
     for name in ("sentinel_node_heartbeat_age_seconds", "sentinel_node_clock_skew_seconds"):
         assert set(found[name]) == {("gpu1",)}
         assert abs(found[name]["gpu1",]) < 60
+
+
+def test_a_lock_that_is_not_whole_is_none_and_one_that_is_not_told_has_no_series(
+    app: APIFlask,
+) -> None:
+    agent = add_agent(app)
+    for said, expected in (("partial", 0), ("open", 0), ("locked", 1)):
+        agent.call("POST", "/heartbeat", json=heartbeat(lock=said, unclean=[]))
+        found = scrape(app)
+        assert found["sentinel_node_locked"] == {("gpu1",): expected}
+        assert found["sentinel_node_unclean_holders"] == {("gpu1",): 0}
+    agent.call("POST", "/heartbeat", json=heartbeat())
+    found = scrape(app)
+    assert "sentinel_node_locked" not in found
+    assert "sentinel_node_unclean_holders" not in found
+
+
+def test_a_copied_disk_has_a_series_until_the_node_registers_anew(app: APIFlask) -> None:
+    agent = add_agent(app)
+    for boot_id in ("a", "b", "a"):
+        agent.call("POST", "/heartbeat", json=heartbeat(boot_id=boot_id))
+    assert scrape(app)["sentinel_node_token_cloned"] == {("gpu1",): 1}
+    register(app)
+    assert scrape(app)["sentinel_node_token_cloned"] == {("gpu1",): 0}
 
 
 def test_every_role_is_counted_also_when_nobody_has_it(app: APIFlask) -> None:
@@ -156,7 +184,7 @@ def test_only_the_scrape_token_opens_it(app: APIFlask) -> None:
 def test_every_series_is_documented_with_its_labels(app: APIFlask) -> None:
     agent = add_agent(app)
     agent.report([nvidia(0)])
-    agent.call("POST", "/heartbeat", json=heartbeat())
+    agent.call("POST", "/heartbeat", json=heartbeat(lock="locked", unclean=[]))
     reserve(app, add_user(app, "alice"))
     section = DOCS.read_text().partition("\n## Booking\n")[2].partition("\n## ")[0]
     documented = {

@@ -173,6 +173,28 @@ def _database_families(gauges: Gauges) -> Iterator[Metric]:
         ],
     )
     yield _family(
+        "sentinel_node_locked",
+        "Whether sshd's drop-in and the PAM gate are in place on the node.",
+        ["node"],
+        [((node.name,), node.is_locked) for node in gauges.nodes if node.is_locked is not None],
+    )
+    yield _family(
+        "sentinel_node_unclean_holders",
+        "Former holders whose processes outlived the limit of a handover.",
+        ["node"],
+        [
+            ((node.name,), node.unclean_holders)
+            for node in gauges.nodes
+            if node.unclean_holders is not None
+        ],
+    )
+    yield _family(
+        "sentinel_node_token_cloned",
+        "Whether two machines use the node's token.",
+        ["node"],
+        [((node.name,), node.is_cloned) for node in gauges.nodes if node.is_cloned is not None],
+    )
+    yield _family(
         "sentinel_devices",
         "Devices that the node reports.",
         ["node", "vendor"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from typing import Annotated, Literal
 
 from apiflask import APIBlueprint
 from pydantic import Field
@@ -73,7 +73,11 @@ class TargetOut(Out):
 
 
 class NodeOut(Out):
-    """`mode` is what operators set, `agent_mode` what the agent says it does."""
+    """`mode` is what operators set, `agent_mode` and `lock` what the agent says there is.
+
+    `unclean`: former holders whose processes outlived the limit of a handover. `cloned_at`:
+    since when it is known that two machines use the node's token.
+    """
 
     name: str
     state: NodeState
@@ -93,6 +97,9 @@ class NodeOut(Out):
     problems: list[str]
     policy_version: int
     agent_policy_version: int | None
+    lock: Literal["locked", "open", "partial"] | None
+    unclean: list[str]
+    cloned_at: OutTime | None
     devices: list[DeviceOut]
     targets: list[TargetOut]
     running: list[RunningOut]

@@ -13,7 +13,7 @@ from ..models import Claim, Device, Node, Reservation, Role, User, db, utc_now
 
 @dataclass(frozen=True)
 class NodeGauges:
-    """One node; ages and skews in seconds, None where the agent was never heard."""
+    """One node; ages and skews in seconds, None where the agent did not say it."""
 
     name: str
     cluster: str
@@ -22,6 +22,10 @@ class NodeGauges:
     is_monitored: bool
     heartbeat_age_s: float | None
     clock_skew_s: float | None
+    is_locked: bool | None
+    unclean_holders: int | None
+    # None: no agent is registered.
+    is_cloned: bool | None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,9 @@ def _node(node: Node) -> NodeGauges:
         is_monitored=node.is_monitored and node.registered_at is not None,
         heartbeat_age_s=age_s,
         clock_skew_s=report.get("clock_skew_s"),
+        is_locked=None if (lock := report.get("lock")) is None else lock == "locked",
+        unclean_holders=None if (unclean := report.get("unclean")) is None else len(unclean),
+        is_cloned=None if node.registered_at is None else node.cloned_at is not None,
     )
 
 

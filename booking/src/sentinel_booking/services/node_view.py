@@ -93,9 +93,30 @@ class NodeView:
     policy_version: int
     # The version that the agent last said it holds.
     agent_policy_version: int | None
+    # "locked", "open" or "partial"; None: the agent does not say.
+    lock: str | None
+    # Former holders whose processes outlived the limit of a handover.
+    unclean: tuple[str, ...]
+    # Since when it is known that two machines use its token.
+    cloned_at: dt.datetime | None
     devices: tuple[DeviceView, ...]
     targets: tuple[TargetView, ...]
     running: tuple[RunningReservation, ...]
+
+    @property
+    def is_lock_missing(self) -> bool:
+        """Whether `enforce` is asked for and the lock is not known to be in place."""
+        is_heard = self.registered_at is not None and self.heartbeat_at is not None
+        return is_heard and self.mode is Mode.ENFORCE and self.lock != "locked"
+
+    @property
+    def strangers(self) -> dict[str, int]:
+        """Users with SSH sessions and without a running reservation, and their sessions.
+
+        Also those whom the lock never touches: only the agent knows who they are.
+        """
+        holders = {reservation.holder for reservation in self.running}
+        return {user: count for user, count in self.sessions.items() if user not in holders}
 
 
 @dataclass(frozen=True)
@@ -168,6 +189,9 @@ def _node(
         problems=tuple(report.get("problems", ())),
         policy_version=node.policy_version,
         agent_policy_version=report.get("policy_version"),
+        lock=report.get("lock"),
+        unclean=tuple(report.get("unclean") or ()),
+        cloned_at=node.cloned_at,
         devices=tuple(_device(device, running) for device in node.devices),
         targets=tuple(TargetView(target.job, target.address) for target in node.targets),
         # A reservation of several cards has several claims.
