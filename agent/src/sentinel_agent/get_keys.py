@@ -4,38 +4,39 @@
 It reads the policy cache and nothing else: no network, no configuration, nothing of this
 package. It is installed as a file of its own, /usr/lib/sentinel/get-keys, and runs on the
 system's Python, 3.7 or newer. Standard library only, and little of it: sshd waits for it at
-every login, once for each key that the client offers.
+every login, once for each key that the client offers and once more for the one that it takes.
+`re`, `json`, `signal` and `socket` each load `enum` and more, and would double what it costs.
 
 Whatever is odd denies: sshd gets a status other than 0 and no line. Nobody reads stderr here,
-so the reason goes to syslog (facility auth).
+so the reason goes to syslog (facility auth), and a refusal to the agent's counters.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
-import re
-import signal
 import stat
 import sys
 import syslog
 import time
 
+try:
+    # What `signal` wraps; it is built into Python.
+    from _signal import alarm  # type: ignore[import-not-found]
+except ImportError:
+    from signal import alarm
+
 CACHE = "/var/lib/sentinel/policy.json"
+LOGINS = "/run/sentinel/logins.sock"
 # sshd has no limit of its own but LoginGraceTime, and hung logins fill MaxStartups.
 TIME_LIMIT_S = 3
 CACHE_BYTES_MAX = 32 * 1024 * 1024
 # A booking account named like a service's must not become that service on every node.
 MIN_UID = 1000
 
-USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}")
-TIME = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,6}))?Z"
-)
-ENV_NAME = re.compile(r"(ASCEND|CUDA)_[A-Z_]+")
-ENV_VALUE = re.compile(r"[A-Za-z0-9,:._-]*")
+CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+DIGITS = "0123456789"
 # sshd.8, AUTHORIZED_KEYS FILE FORMAT: everything off, then on again what people work with.
 OPTIONS = "restrict,pty,port-forwarding,agent-forwarding,X11-forwarding"
 
@@ -57,30 +58,33 @@ class Grant:
             # The agent holds the grant back until what a former holder runs has ended.
             self.not_before = max(self.not_before, read_time(document["opens_at"]))
         self.not_after = read_time(document.get("not_after"))
-        self.keys = _texts(document.get("keys"), KEY, "key")
-        env = document.get("env")
-        if not isinstance(env, dict):
+        keys, env = document.get("keys"), document.get("env")
+        if not isinstance(keys, list) or not all(map(is_key, keys)):
+            raise Denied("the cache is damaged: keys")
+        if not isinstance(env, dict) or not all(map(is_variable, env.items())):
             raise Denied("the cache is damaged: env")
-        _texts(list(env), ENV_NAME, "name in env")
-        _texts(list(env.values()), ENV_VALUE, "value in env")
-        self.env = {str(name): str(value) for name, value in env.items()}
+        self.keys: list[str] = keys
+        self.env: dict[str, str] = env
 
 
 def main(arguments: list[str]) -> int:
-    """Print the lines for the user named by the only argument; return the exit status."""
+    """Print the user's lines and return the exit status; arguments: [--local-expiry] USER."""
     # The default action ends the process, also while it waits in the kernel.
-    signal.alarm(TIME_LIMIT_S)
+    alarm(TIME_LIMIT_S)
     syslog.openlog("sentinel-get-keys", syslog.LOG_PID, syslog.LOG_AUTH)
-    user = arguments[0] if len(arguments) == 1 else ""
+    is_local = len(arguments) == 2 and arguments[0] == "--local-expiry"
+    user = arguments[-1] if len(arguments) == 1 + is_local else ""
     try:
         check_user(user)
-        lines = authorized_keys(read_cache(CACHE), user, utc_now())
+        lines = authorized_keys(read_cache(CACHE), user, utc_now(), is_local)
     except Denied as denial:
         level = syslog.LOG_ERR if denial.is_odd else syslog.LOG_INFO
         syslog.syslog(level, f"denied user={user!a:.64} reason={denial}")
+        count_refusal(user)
         return 1 if denial.is_odd else 0
     except Exception as error:  # whatever it is, it must not let anybody in
-        syslog.syslog(syslog.LOG_ERR, f"denied user={user!a:.64} reason={error!r:.200}")
+        syslog.syslog(syslog.LOG_ERR, f"denied user={user!a:.64} reason={error!a:.200}")
+        count_refusal(user)
         return 1
     sys.stdout.write("".join(lines))
     sys.stdout.flush()
@@ -89,7 +93,7 @@ def main(arguments: list[str]) -> int:
 
 def check_user(user: str) -> None:
     """Raise Denied unless this is an account that may hold a reservation."""
-    if not USER.fullmatch(user):
+    if not is_user(user):
         raise Denied("not a user name")
     try:
         uid = pwd.getpwnam(user).pw_uid
@@ -97,6 +101,18 @@ def check_user(user: str) -> None:
         raise Denied("no such account", is_odd=False) from None
     if uid < MIN_UID:
         raise Denied("system account")
+
+
+def count_refusal(user: str) -> None:
+    """Tell the agent, if it listens and has room; a count that is lost is not missed."""
+    try:
+        import _socket  # what `socket` wraps
+
+        sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+        sender.setblocking(False)
+        sender.sendto(f"refused {user if is_user(user) else '-'}".encode(), LOGINS)
+    except Exception as error:  # no agent, no socket: the refusal stands all the same
+        syslog.syslog(syslog.LOG_DEBUG, f"not counted reason={error!a:.200}")
 
 
 def read_cache(path: str) -> object:
@@ -116,19 +132,64 @@ def read_cache(path: str) -> object:
                 raise Denied(f"{what} can be written by others than root")
         if found.st_size > CACHE_BYTES_MAX:
             raise Denied("the cache is too large")
-        text = cache.read(CACHE_BYTES_MAX)
+        text = cache.read(found.st_size)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text.decode())
+    except (ValueError, RecursionError, StopIteration, SystemError):
         raise Denied("the cache is damaged: not JSON") from None
 
 
-def authorized_keys(policy: object, user: str, now: str) -> list[str]:
+class JsonForm:
+    """How the cache's JSON is read: numbers stay text, since none of them is needed here."""
+
+    strict = True
+    object_hook = None
+    parse_int = parse_float = str
+
+    @staticmethod
+    def object_pairs_hook(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        """Return the object. Raises ValueError for one that says something twice."""
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name twice")
+        return found
+
+    @staticmethod
+    def parse_constant(name: str) -> object:
+        """Raise ValueError: NaN is not JSON."""
+        raise ValueError(name)
+
+
+def parse_json(text: str) -> object:
+    """Return the value. Raises ValueError, RecursionError, StopIteration, SystemError."""
+    form = JsonForm()
+    try:
+        # What `json` itself uses where it is written in C.
+        from _json import make_scanner
+
+        # It takes any object with these names.
+        scan = make_scanner(form)  # type: ignore[arg-type]
+    except (ImportError, AttributeError, TypeError):
+        # A Python that has it otherwise: the same by the public way.
+        import json
+
+        return json.loads(
+            text, parse_int=form.parse_int, parse_float=form.parse_float,
+            object_pairs_hook=form.object_pairs_hook, parse_constant=form.parse_constant,
+        )  # fmt: skip
+    text = text.strip(" \t\r\n")
+    value, end = scan(text, 0)
+    if end != len(text):
+        raise ValueError("more than one value")
+    return value
+
+
+def authorized_keys(policy: object, user: str, now: str, is_local: bool = False) -> list[str]:
     """Return the user's lines at `now`, one for each key, or raise Denied.
 
     Grants that overlap or touch make one line: sshd takes the first of two lines with the same
     key, so each line carries all devices that the user holds now, and the end of the last
-    grant that follows without a gap.
+    grant that follows without a gap; `is_local`: as older versions of OpenSSH read it.
     """
     if not isinstance(policy, dict) or not isinstance(policy.get("grants"), list):
         raise Denied("the cache is damaged: no grants")
@@ -148,7 +209,9 @@ def authorized_keys(policy: object, user: str, now: str) -> list[str]:
     for key in keys:
         with_key = [grant for grant in grants if key in grant.keys]
         held = [grant for grant in running if key in grant.keys]
-        options = [OPTIONS, f'expiry-time="{expiry(last_end(with_key, now))}"']
+        end = last_end(with_key, now)
+        expiry = local_expiry(end) if is_local else utc_expiry(end)
+        options = [OPTIONS, f'expiry-time="{expiry}"']
         options += [f'environment="{name}={value}"' for name, value in merge_env(held)]
         lines.append(f"{','.join(options)} {key}\n")
     return lines
@@ -177,17 +240,64 @@ def merge_env(grants: list[Grant]) -> list[tuple[str, str]]:
     return [(name, ",".join(parts)) for name, parts in sorted(merged.items())]
 
 
+def is_made_of(text: str, characters: str) -> bool:
+    """Say whether the text has some characters, and none but these."""
+    return text != "" and text.strip(characters) == ""
+
+
+def is_user(text: str) -> bool:
+    """Say whether it is the plain name of a person's account: [a-z_][a-z0-9_-]{0,31}."""
+    return (
+        is_made_of(text, f"{LETTERS}{DIGITS}_-")
+        and is_made_of(text[0], f"{LETTERS}_")
+        and len(text) <= 32
+    )
+
+
+def is_key(value: object) -> bool:
+    """Say whether it is a key's type and blob: no options, no comment, no second line."""
+    if not isinstance(value, str):
+        return False
+    kind, _, blob = value.partition(" ")
+    body = blob.rstrip("=")
+    return (
+        is_made_of(kind, f"{LETTERS}{DIGITS}@.-")
+        and is_made_of(body, f"{CAPITALS}{LETTERS}{DIGITS}+/")
+        and len(blob) - len(body) <= 2
+    )
+
+
+def is_variable(item: tuple[object, object]) -> bool:
+    """Say whether it is the name and value of a variable that a grant may set."""
+    name, value = item
+    if not isinstance(name, str) or not isinstance(value, str):
+        return False
+    vendor, _, rest = name.partition("_")
+    return (
+        vendor in ("ASCEND", "CUDA")
+        and is_made_of(rest, f"{CAPITALS}_")
+        and (value == "" or is_made_of(value, f"{CAPITALS}{LETTERS}{DIGITS},:._-"))
+    )
+
+
 def read_time(value: object) -> str:
     """Return a policy's time as text of fixed width, which sorts as the times do."""
-    match = TIME.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
+    if not isinstance(value, str) or value[-1:] != "Z":
         raise Denied("the cache is damaged: a time")
-    year, month, day, hour, minute, second, fraction = match.groups()
-    if not (1 <= int(month) <= 12 and 1 <= int(day) <= 31 and int(hour) < 24):
+    whole, point, fraction = value[:-1].partition(".")
+    year, month, day = whole[:4], whole[5:7], whole[8:10]
+    hour, minute, second = whole[11:13], whole[14:16], whole[17:]
+    digits = year + month + day + hour + minute + second
+    if (
+        whole[4:5] + whole[7:8] + whole[10:11] + whole[13:14] + whole[16:17] != "--T::"
+        or not is_made_of(digits + fraction, DIGITS)
+        or len(digits) != 14
+        or not (1 <= len(fraction) <= 6 if point else fraction == "")
+        or not (1 <= int(month) <= 12 and 1 <= int(day) <= 31)
+        or not (int(hour) < 24 and int(minute) < 60 and int(second) < 60)
+    ):
         raise Denied("the cache is damaged: a time")
-    if int(minute) > 59 or int(second) > 59:
-        raise Denied("the cache is damaged: a time")
-    return f"{year}{month}{day}{hour}{minute}{second}.{(fraction or '').ljust(6, '0')}"
+    return f"{digits}.{fraction.ljust(6, '0')}"
 
 
 def utc_now() -> str:
@@ -196,18 +306,35 @@ def utc_now() -> str:
     return f"{time.strftime('%Y%m%d%H%M%S', time.gmtime(seconds))}.{nanoseconds // 1000:06d}"
 
 
-def expiry(when: str) -> str:
+def utc_expiry(when: str) -> str:
     """Return sshd's expiry-time. Z, for UTC, needs OpenSSH 9.1; sshd denies at that second."""
     return f"{when[:14]}Z"
 
 
-def _texts(values: object, pattern: re.Pattern[str], what: str) -> list[str]:
-    if not isinstance(values, list):
-        raise Denied(f"the cache is damaged: no list of {what}s")
-    for value in values:
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise Denied(f"the cache is damaged: a {what}")
-    return values
+def local_expiry(when: str) -> str:
+    """Return sshd's expiry-time for OpenSSH 7.7 to 9.0, which knows local time only.
+
+    misc.c, parse_absolute_time: mktime(3) with tm_isdst 0. So a time in summer is written in
+    the zone's standard time too, and the hour that autumn has twice means two hours. The C
+    library is asked what sshd will make of the text; where no text means `when`, as where a
+    zone's standard time changes, the text means an earlier time.
+    """
+    from datetime import datetime, timezone
+
+    year, month, day = int(when[:4]), int(when[4:6]), int(when[6:8])
+    hour, minute, second = int(when[8:10]), int(when[10:12]), int(when[12:14])
+    end = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).timestamp()  # noqa: UP017  3.7
+    shown = end
+    for _ in range(4):
+        shown -= as_sshd_reads(shown) - end
+    while as_sshd_reads(shown) > end:
+        shown -= 15 * 60
+    return time.strftime("%Y%m%d%H%M%S", time.gmtime(shown))
+
+
+def as_sshd_reads(shown: float) -> float:
+    """Return when it is, to sshd, what a clock in Greenwich shows at `shown`."""
+    return time.mktime((*time.gmtime(shown)[:6], 0, 0, 0))
 
 
 if __name__ == "__main__":
