@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
@@ -52,6 +53,8 @@ class Config(BaseSettings):
     cache_group: str = "sentinel-akc"
     # The lock's part of sshd's configuration; the agent only checks that it is there.
     sshd_drop_in: Path = Path("/etc/ssh/sshd_config.d/00-sentinel.conf")
+    # sshd 9.8 and newer shuts out an address after failed logins; never one of these.
+    operator_networks: tuple[str, ...] = ()
     # Prints the node's devices as JSON.
     inventory_command: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "sentinel-exporter",
@@ -63,6 +66,12 @@ class Config(BaseSettings):
     # Members of the group, and these users, are never warned or ended.
     breakglass_group: str = "breakglass"
     ignored_users: frozenset[str] = frozenset()
+    # false: the device files of the cards are left, or made again, as they were.
+    cards: bool = True
+    # Accounts besides those that may always open the cards: the drivers' and the exporter's.
+    card_users: frozenset[str] = frozenset(
+        {"HwHiAiUser", "nvidia-persistenced", "sentinel-exporter"}
+    )
     # Accounts below are the system's. get-keys refuses those below 1000 whatever is set here.
     min_uid: Annotated[int, Field(ge=1000)] = 1000
     # false: only report what would be done, whatever the server says.
@@ -93,6 +102,12 @@ class Config(BaseSettings):
         if parts.query or parts.fragment or parts.username:
             raise ValueError("must be the server's address only")
         return value.rstrip("/")
+
+    @field_validator("operator_networks")
+    @classmethod
+    def _networks_are_addresses(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        # Written into sshd's configuration, where anything else would be a mistake or worse.
+        return tuple(str(ipaddress.ip_network(value)) for value in values)
 
     @field_validator("metrics_listen")
     @classmethod
