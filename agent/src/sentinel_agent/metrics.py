@@ -34,6 +34,16 @@ class Metrics:
             "Warnings about the end of access that at least one terminal took.",
             registry=self.registry,
         )
+        self.card_repairs = Counter(
+            "sentinel_agent_card_repairs",
+            "Device files of cards that were not as the agent had set them.",
+            registry=self.registry,
+        )
+        self.card_holders_ended = Counter(
+            "sentinel_agent_card_holders_ended",
+            "Processes ended because they had a card open that their user had not booked.",
+            registry=self.registry,
+        )
         self.task_errors = Counter(
             "sentinel_agent_task_errors",
             "Times that a task of the agent failed.",

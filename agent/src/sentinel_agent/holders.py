@@ -1,0 +1,188 @@
+"""Which processes have devices open, or mapped into their memory. It ends none.
+
+A device is known by its number (st_rdev), so that it does not matter under which path, in which
+mount namespace, a process has opened it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import stat
+import struct
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+# How long one process may keep whoever looks at it waiting, before it is passed over: reading
+# its maps waits for a lock, which a process keeps for as long as a driver hangs.
+STALL_S = 1.0
+# Threads with open files of their own are compared with so many others.
+TABLES_MAX = 8
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+# statx(2), include/uapi/linux/stat.h: the flag asks for what the kernel knows by itself. A file
+# server or a user's FUSE program could keep the agent waiting for ever.
+AT_FDCWD, AT_STATX_DONT_SYNC, STATX_TYPE = -100, 0x4000, 1
+STATX_BYTES, STATX_MODE, STATX_RDEV = 256, 28, 128
+# kcmp(2); its number by architecture, 272 in the generic table that newer ones share.
+SYS_KCMP = {"x86_64": 312, "ppc64le": 354, "s390x": 343}.get(os.uname().machine, 272)
+KCMP_FILES = 2
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process and what it holds: its real uid, and the numbers of the devices."""
+
+    pid: int
+    uid: int
+    devices: frozenset[int]
+
+
+class Finder:
+    """Finds holders; remembers which processes could not be looked at."""
+
+    def __init__(self) -> None:
+        # Those whose maps are not read any more; their open files still are.
+        self.stuck: frozenset[int] = frozenset()
+
+    def find(
+        self,
+        devices: Collection[int],
+        is_of_interest: Callable[[int], bool],
+        pids: Sequence[int] | None = None,
+    ) -> list[Holder]:
+        """Return the processes that hold any of the devices.
+
+        `is_of_interest` says by uid whose processes are looked at; `pids` are those to look at,
+        None for all. A process that keeps the search waiting is passed over and kept in
+        `stuck`; what it has open was found before that.
+        """
+        if pids is None:
+            pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
+            self.stuck &= frozenset(pids)
+        if not devices:
+            return []
+        found: list[Holder] = []
+        left = list(pids)
+        while left:
+            search = _Search(frozenset(devices), is_of_interest, left, self.stuck)
+            thread = threading.Thread(target=search.run, name="holders", daemon=True)
+            thread.start()
+            done = -1
+            while thread.is_alive() and search.done != done:
+                done = search.done
+                thread.join(STALL_S)
+            # Of one that is stuck too, what was seen before its maps were asked for.
+            found += [holder for holder in list(search.found.values()) if holder.devices]
+            if not thread.is_alive():
+                break
+            # The thread waits on; it has nothing more to do once it comes back.
+            search.is_abandoned = True
+            self.stuck |= {left[search.done]}
+            left = left[search.done + 1 :]
+        return found
+
+
+@dataclass
+class _Search:
+    """One look through some processes, in a thread of its own."""
+
+    devices: frozenset[int]
+    is_of_interest: Callable[[int], bool]
+    pids: Sequence[int]
+    stuck: frozenset[int]
+    # How many of the pids are done; the next one is under way.
+    done: int = 0
+    found: dict[int, Holder] = field(default_factory=dict)
+    is_abandoned: bool = False
+    _interesting: dict[int, bool] = field(default_factory=dict)
+    # File system and inode of what is mapped, to the device's number or 0.
+    _mapped: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
+
+    def run(self) -> None:
+        for pid in self.pids:
+            self._look_at(pid)
+            if self.is_abandoned:
+                return
+            self.done += 1
+
+    def _look_at(self, pid: int) -> None:
+        uid = _real_uid(pid)
+        if uid is None:
+            return
+        if uid not in self._interesting:
+            self._interesting[uid] = self.is_of_interest(uid)
+        if not self._interesting[uid]:
+            return
+        try:
+            threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  names only, for each pid
+        except OSError:  # it has ended
+            return
+        devices: set[int] = set()
+        for thread in _with_own_files(threads):
+            devices |= self._open_in(f"/proc/{pid}/task/{thread}/fd")
+        self.found[pid] = Holder(pid, uid, frozenset(devices))
+        if pid not in self.stuck and devices != self.devices:
+            # A first thread that has ended before the others has no memory to look at.
+            for thread in dict.fromkeys((threads[0], threads[-1])):
+                devices |= self._mapped_in(f"/proc/{thread}")
+            if not self.is_abandoned:
+                self.found[pid] = Holder(pid, uid, frozenset(devices))
+
+    def _open_in(self, folder: str) -> set[int]:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:  # it has ended
+            return {_device_number(entry.path) for entry in entries} & self.devices
+        return set()
+
+    def _mapped_in(self, process: str) -> set[int]:
+        """Format: proc_pid_maps(5). map_files leads to what is mapped, whatever its path."""
+        devices = set()
+        with contextlib.suppress(OSError), open(f"{process}/maps", "rb") as maps:  # noqa: PTH123
+            for line in maps:
+                area, _, _, file_system, inode, *_ = line.split(None, 5)
+                if inode == b"0":
+                    continue
+                key = (file_system, inode)
+                if key not in self._mapped:
+                    start, end = (int(edge, 16) for edge in area.split(b"-"))
+                    self._mapped[key] = _device_number(f"{process}/map_files/{start:x}-{end:x}")
+                devices.add(self._mapped[key])
+        return devices & self.devices
+
+
+def _real_uid(pid: int) -> int | None:
+    """Format: proc_pid_status(5); the name is escaped in it, so that it is always one line."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123  for each process
+            text = file.read()
+    except OSError:  # it has ended
+        return None
+    return int(text.partition(b"\nUid:\t")[2].split(None, 1)[0])
+
+
+def _with_own_files(threads: Sequence[str]) -> list[str]:
+    """Return one of the threads for each table of open files: nearly always there is one."""
+    chosen: list[str] = []
+    for thread in threads:
+        compared = chosen[:TABLES_MAX]
+        if not any(_share_files(int(thread), int(other)) for other in compared):
+            chosen.append(thread)
+    return chosen
+
+
+def _share_files(one: int, other: int) -> bool:
+    # Anything but 0 is a difference, or an answer that the kernel refuses.
+    return bool(LIBC.syscall(SYS_KCMP, one, other, KCMP_FILES, 0, 0) == 0)
+
+
+def _device_number(path: str) -> int:
+    """Return the number of the character device that the path leads to, 0 if it is none."""
+    answer = ctypes.create_string_buffer(STATX_BYTES)
+    if LIBC.statx(AT_FDCWD, path.encode(), AT_STATX_DONT_SYNC, STATX_TYPE, answer) != 0:
+        return 0
+    (mode,) = struct.unpack_from("=H", answer, STATX_MODE)
+    return (
+        os.makedev(*struct.unpack_from("=II", answer, STATX_RDEV)) if stat.S_ISCHR(mode) else 0
+    )
