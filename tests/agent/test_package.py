@@ -1,0 +1,238 @@
+"""The Debian package: built, installed and used where there is no Python package at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sentinel_agent import __version__
+from tests.agent.booking_server import CODE, BookingServer, make_grant
+from tests.lab.node import REPOSITORY, SSHD_CONFIG, Node, why_not
+from tests.lab.wait import wait_for
+
+PROGRAM = "/usr/bin/sentinel-agent"
+EXPORTER = "/usr/bin/sentinel-exporter"
+FOLDER = "/usr/lib/sentinel-agent"
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The package, built unless it is up to date: half a minute when it is not."""
+    done = subprocess.run(
+        [str(REPOSITORY / "script" / "package")], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"dist/\S+\.deb", done.stderr)
+    assert found, done.stderr
+    return REPOSITORY / found[0]
+
+
+@pytest.fixture(scope="session")
+def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's files, with `DEBIAN` among them."""
+    folder = tmp_path_factory.mktemp("package") / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A node that has no Python package and no repository; nothing is installed yet."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    with Node("gpu-01", tmp_path, bare=True) as node:
+        yield node
+
+
+def dpkg(node: Node, *arguments: str, check: bool = True) -> str:
+    """Run the node's dpkg, whose database is the node's own, and return what it said."""
+    # What is lost by a crash of the machine is of no interest here.
+    command = ["dpkg", "--force-unsafe-io", *arguments]
+    done = node.run(command, env={"DEBIAN_FRONTEND": "noninteractive"}, check=check)
+    return done.stdout + done.stderr
+
+
+def install(node: Node, package: Path) -> None:
+    """Bring the package into the node and install it."""
+    (node.root / "var/tmp/package.deb").write_bytes(package.read_bytes())
+    dpkg(node, "--install", "/var/tmp/package.deb")
+
+
+def members(package: Path) -> Iterator[tarfile.TarInfo]:
+    listing = subprocess.Popen(
+        ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
+    )
+    with listing, tarfile.open(fileobj=listing.stdout, mode="r|") as archive:
+        yield from archive
+
+
+def test_root_owns_every_file_and_nobody_else_can_write_one(package: Path) -> None:
+    runnable = set()
+    for member in members(package):
+        assert (member.uid, member.gid) == (0, 0), member.name
+        if not member.issym():
+            assert member.mode & 0o7022 == 0, (member.name, oct(member.mode))
+        if member.isfile() and member.mode & 0o111:
+            runnable.add(member.name.removeprefix("."))
+    assert runnable == {
+        f"{FOLDER}/sentinel-agent",
+        f"{FOLDER}/sentinel-exporter",
+        "/usr/lib/sentinel/get-keys",
+        "/usr/lib/sentinel/pam-gate",
+    }
+
+
+def test_the_package_keeps_nothing_in_etc_that_dpkg_would_ask_about(unpacked: Path) -> None:
+    """All of /etc/sentinel is the operator's, or made when the node is locked."""
+    assert not (unpacked / "etc").exists()
+    assert not (unpacked / "DEBIAN" / "conffiles").exists()
+
+
+def test_the_gates_are_the_plain_scripts_of_the_source_tree(unpacked: Path) -> None:
+    source = REPOSITORY / "agent/src/sentinel_agent"
+    for name, origin in (("get-keys", "get_keys.py"), ("pam-gate", "pam_gate")):
+        text = (source / origin).read_bytes()
+        assert (unpacked / "usr/lib/sentinel" / name).read_bytes() == text
+        assert (
+            unpacked / FOLDER[1:] / "_internal/sentinel_agent" / origin
+        ).read_bytes() == text
+        assert text.startswith(b"#!/")
+
+
+def test_dpkg_knows_the_sum_of_every_file(unpacked: Path) -> None:
+    lines = (unpacked / "DEBIAN" / "md5sums").read_text().splitlines()
+    listed = {path: sum_ for sum_, _, path in (line.partition("  ") for line in lines)}
+    files = [
+        path
+        for path in unpacked.rglob("*")
+        if path.is_file() and not path.is_symlink() and "DEBIAN" not in path.parts
+    ]
+    assert listed == {
+        str(path.relative_to(unpacked)): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def test_the_package_says_what_it_needs(package: Path) -> None:
+    done = subprocess.run(
+        ["dpkg-deb", "--field", str(package)], capture_output=True, text=True, check=True
+    )
+    fields = dict(re.findall(r"^(\S+): (.*)$", done.stdout, re.M))
+    assert fields["Version"] == f"{__version__}-1"
+    assert "@" not in fields.pop("Maintainer").replace("@serversentinel", "")
+    assert not [value for value in fields.values() if "@" in value]
+    needs = fields["Depends"]
+    assert re.search(r"libc6 \(>= 2\.\d+\), ", needs)
+    assert "openssh-server" in needs
+    assert "python3 " in needs
+
+
+def test_the_terms_of_everything_bundled_are_in_the_package(unpacked: Path) -> None:
+    """By the lock, and by a look at the libraries: not by the list that the build made."""
+    terms = (unpacked / "usr/share/doc/sentinel-agent/copyright").read_text()
+    locked = (REPOSITORY / "requirements/package.txt").read_text()
+    versions = dict(re.findall(r"^([\w.-]+)==(\S+)", locked, re.M))
+    titles = dict(re.findall(r"^  (\S+) (\S+): \S", terms, re.M))
+    titles = {name.replace("_", "-"): version for name, version in titles.items()}
+    for name in (
+        "certifi", "cryptography", "nvidia-ml-py", "prometheus-client", "pydantic",
+        "pydantic-core", "pyghmi", "pyinstaller", "requests", "urllib3",
+    ):  # fmt: skip
+        assert titles[name] == versions[name]
+        assert f"\n{name} {versions[name]}\n---" in terms.replace("_", "-"), name
+    assert "Python" in titles
+    internal = unpacked / FOLDER[1:] / "_internal"
+    packages = {"libcrypto": "libssl", "libgcc_s": "libgcc-s", "libz": "zlib"}
+    for path in internal.glob("lib*.so*"):
+        stem = path.name.partition(".so")[0]
+        if not stem.startswith("libpython"):
+            wanted = packages.get(stem, stem)
+            assert [title for title in titles if title.startswith(wanted)], path
+    # Its terms would not fit this package's.
+    assert not list(internal.glob("libreadline*"))
+
+
+def test_the_programs_run_where_there_are_no_python_packages(
+    node: Node, package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(node, package)
+    began = time.monotonic()
+    assert node.run([PROGRAM, "--version"]).stdout == f"{__version__}\n"
+    start_s = time.monotonic() - began
+    node.write("/etc/sentinel/agent.toml", 'server = "http://192.0.2.1"\n')
+    assert node.run([PROGRAM, "check-config"]).stdout == "the configuration is usable\n"
+    node.write("/etc/sentinel/agent.toml", "colour = 1\n")
+    refused = node.run([PROGRAM, "check-config"], check=False)
+    assert (refused.returncode, "colour" in refused.stderr) == (2, True)
+    # Every collector is in the program, and can be imported there.
+    listed = node.run([EXPORTER, "metrics"]).stdout
+    assert {line.split("\t")[0] for line in listed.splitlines()} == {
+        "exporter", "gpu", "ipmi", "npu", "ssh",
+    }  # fmt: skip
+    devices = json.loads(node.run([EXPORTER, "devices"]).stdout)
+    assert devices.keys() == {"devices", "problems"}
+    size = subprocess.run(
+        ["dpkg-deb", "--field", str(package), "Installed-Size"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    with capsys.disabled():
+        print(
+            f"\npackage: {package.stat().st_size / 2**20:.1f} MiB, installed "
+            f"{int(size) / 1024:.1f} MiB; sentinel-agent --version: {start_s * 1000:.0f} ms"
+        )
+
+
+def test_what_the_program_starts_gets_the_libraries_of_the_system(
+    node: Node, package: Path
+) -> None:
+    """sshd or npu-smi with the package's OpenSSL would be another program."""
+    install(node, package)
+    node.write("/usr/bin/npu-smi", "#!/bin/sh\nenv >/var/tmp/seen; exit 1\n", mode=0o755)
+    node.run([EXPORTER, "devices"], env={"LD_LIBRARY_PATH": "/usr/local/Ascend/driver/lib64"})
+    seen = (node.root / "var/tmp/seen").read_text().splitlines()
+    assert "LD_LIBRARY_PATH=/usr/local/Ascend/driver/lib64" in seen
+    node.run([EXPORTER, "devices"])
+    seen = (node.root / "var/tmp/seen").read_text().splitlines()
+    assert not [line for line in seen if "LD_LIBRARY_PATH" in line or FOLDER in line]
+
+
+def test_the_frozen_agent_holds_the_lock(node: Node, package: Path) -> None:
+    """Registers, fetches the policy, keeps it; sshd lets in whom it names, and nobody else."""
+    install(node, package)
+    keys = {name: node.make_key(name) for name in ("alice", "bob")}
+    for name in keys:
+        node.add_user(name)
+    # The way by hand of the README.
+    node.write(
+        "/etc/ssh/sshd_config.d/00-sentinel.conf",
+        (REPOSITORY / "agent/packaging/sshd/00-sentinel.conf").read_text(),
+    )
+    node.start_sshd(SSHD_CONFIG)
+    with BookingServer(node.host_address) as server:
+        server.grant(make_grant("alice", keys["alice"]))
+        node.write_agent_config(server.url, address=node.address, heartbeat_s=0.5)
+        node.run([PROGRAM, "register"], env={"SENTINEL_AGENT_CODE": CODE})
+        node.agent = node.popen([PROGRAM, "run"], log="agent")
+        cache = node.root / "var/lib/sentinel/policy.json"
+        wait_for(
+            "the policy is in the cache",
+            lambda: cache.exists() and "alice" in cache.read_text(),
+        )
+        lines = node.run(["/usr/lib/sentinel/get-keys", "alice"], user="sentinel-akc").stdout
+        assert lines.startswith("restrict,")
+        assert node.ssh("alice", keys["alice"], "echo in").stdout == "in\n"
+        assert node.ssh("bob", keys["bob"], "echo in").returncode == 255
+        # The exporter of the same package has told the devices.
+        wait_for("the inventory is told", lambda: server.inventories)
+        beat = wait_for("a heartbeat", lambda: server.heartbeats[-1:])[0]
+        assert "sentinel-exporter" not in str(beat["problems"])
+        assert node.stop_agent() == 0
