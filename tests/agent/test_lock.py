@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 from pathlib import Path
@@ -138,8 +137,7 @@ def test_ways_round_the_lock_work_without_it_and_not_with_it(tmp_path: Path) -> 
         assert own_key()
         assert password()
         node.install_lock()
-        node.write(CACHE, json.dumps(make_policy()), mode=0o640)
-        node.run(["chgrp", "sentinel-akc", CACHE])
+        node.write_policy(make_policy())
         site = (node.root / "etc/ssh/sshd_config").read_text()
         site += "Match User alice\n  AuthorizedKeysFile /etc/ssh/site_keys\n"
         site += "  PasswordAuthentication yes\n"
@@ -148,8 +146,6 @@ def test_ways_round_the_lock_work_without_it_and_not_with_it(tmp_path: Path) -> 
         node.reload_sshd()
         assert not own_key()
         assert not password()
-        booked = make_policy(make_grant("alice", key))
-        node.write(CACHE, json.dumps(booked), mode=0o640)
-        node.run(["chgrp", "sentinel-akc", CACHE])
+        node.write_policy(make_policy(make_grant("alice", key)))
         assert own_key()
         assert not password()

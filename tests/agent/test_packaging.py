@@ -11,14 +11,13 @@ import pytest
 
 from sentinel_agent import get_keys
 from sentinel_agent.config import Config
-from tests.lab.node import PACKAGING, REPOSITORY, Node, why_not
-
-DROP_IN = PACKAGING / "sshd" / "00-sentinel.conf"
+from sentinel_agent.drop_in import LockText, render_drop_in
+from tests.lab.node import NODE_FILES, REPOSITORY, Node, why_not
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
-    text = (PACKAGING / "systemd" / "sentinel-agent.service").read_text()
+    text = (NODE_FILES / "sentinel-agent.service").read_text()
     unit = tmp_path / "sentinel-agent.service"
     # Only the program's place differs here.
     unit.write_text(text.replace("/usr/local/bin/sentinel-agent", "/bin/true"))
@@ -30,12 +29,12 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
 
 def test_paths_and_names_agree_wherever_they_are_written() -> None:
     config = Config()
-    drop_in = DROP_IN.read_text()
+    drop_in = render_drop_in(LockText((9, 2), config.cache_group, config.breakglass_group))
     assert "AuthorizedKeysCommand /usr/lib/sentinel/get-keys %u\n" in drop_in
     assert f"AuthorizedKeysCommandUser {config.cache_group}\n" in drop_in
     assert f"Match Group {config.breakglass_group}\n" in drop_in
     assert str(config.cache_file) == get_keys.CACHE
-    sysusers = (PACKAGING / "sysusers" / "sentinel.conf").read_text()
+    sysusers = (NODE_FILES / "sysusers.conf").read_text()
     assert f"u {config.cache_group} " in sysusers
     assert f"g {config.breakglass_group} " in sysusers
     readme = (REPOSITORY / "agent" / "README.md").read_text()
@@ -72,7 +71,7 @@ def test_sshd_reads_the_drop_in_as_it_is_meant(tmp_path: Path) -> None:
         assert locked - settings("alice") == set()
         operator = {
             "authorizedkeyscommand none",
-            "authorizedkeysfile /etc/sentinel/breakglass/%u",
+            "authorizedkeysfile /etc/sentinel/breakglass/%u /run/sentinel/check/%u",
             "authenticationmethods publickey",
             "passwordauthentication no",
         }

@@ -4,7 +4,7 @@ It fakes nothing that runs on a node, and it leaves nothing behind on the host.
 
     with Node("gpu-01", tmp_path) as node:      # needs root; why_not() says what is missing
         node.add_user("alice")
-        node.install_lock()                     # get-keys, drop-in, sentinel-akc, breakglass
+        node.install_lock()                     # both gates, drop-in, PAM, breakglass
         node.start_sshd()
         node.register_agent(url, code)          # url as seen from the node, see host_address
         node.start_agent()
@@ -39,11 +39,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from sentinel_agent.access import encode_access
+from sentinel_agent.drop_in import LockText, render_drop_in
+from sentinel_agent.pam import PAM_GATE, insert, read_service, render_block
+from sentinel_agent.policy import decode, encode
+from sentinel_agent.sshd import read_version
 from tests.lab.wait import wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGING = REPOSITORY / "agent" / "packaging"
-GET_KEYS = REPOSITORY / "agent" / "src" / "sentinel_agent" / "get_keys.py"
+AGENT = REPOSITORY / "agent" / "src" / "sentinel_agent"
+GET_KEYS = AGENT / "get_keys.py"
+PAM_GATE_SOURCE = AGENT / "pam_gate"
+NODE_FILES = AGENT / "node_files"
 Setting = str | float | bool | list[str]
 NAMESPACES = ("mnt", "net", "uts", "ipc")
 # RFC 2544's range for test networks: no real host has an address in it.
@@ -270,18 +277,35 @@ class Node:
 
     # The lock.
 
-    def install_lock(self) -> None:
-        """Install get-keys, its user, the break-glass group and the sshd drop-in."""
-        self.run(["systemd-sysusers", str(PACKAGING / "sysusers" / "sentinel.conf")])
+    def install_gates(self) -> None:
+        """Install get-keys and pam-gate, the first's user, and the break-glass group."""
+        self.run(["systemd-sysusers", str(NODE_FILES / "sysusers.conf")])
         self.run(
             ["install", "-d", "-m", "0755", "/usr/lib/sentinel", "/etc/sentinel/breakglass"]
         )
         self.run(["install", "-m", "0755", str(GET_KEYS), "/usr/lib/sentinel/get-keys"])
+        self.run(["install", "-m", "0755", str(PAM_GATE_SOURCE), PAM_GATE])
         self.run(["install", "-d", "-m", "0750", "-g", "sentinel-akc", "/var/lib/sentinel"])
-        self.write(
-            "/etc/ssh/sshd_config.d/00-sentinel.conf",
-            (PACKAGING / "sshd" / "00-sentinel.conf").read_text(),
-        )
+
+    def install_lock(self, *, ignored_users: Sequence[str] = ()) -> None:
+        """Install the gates, and sshd's drop-in and PAM's block as the agent writes them.
+
+        There is no /var/lib/sentinel/install.json: the agent leaves the two alone.
+        """
+        self.install_gates()
+        text = LockText(read_version("/usr/sbin/sshd"), "sentinel-akc", "breakglass")
+        self.write("/etc/ssh/sshd_config.d/00-sentinel.conf", render_drop_in(text))
+        service = self.root / "etc/pam.d/sshd"
+        block = render_block("breakglass", ignored_users)
+        service.write_text(insert(service.read_text(), block, read_service))
+
+    def write_policy(self, document: Mapping[str, object]) -> None:
+        """Put a policy where both gates read it, as the agent does."""
+        policy, problems = decode(document)
+        assert problems == []
+        self.write("/var/lib/sentinel/policy.json", encode(policy).decode(), mode=0o640)
+        self.run(["chgrp", "sentinel-akc", "/var/lib/sentinel/policy.json"])
+        self.write("/var/lib/sentinel/access", encode_access(policy).decode(), mode=0o600)
 
     def add_breakglass(self, user: str, key: Path) -> None:
         """Let the user in past the lock with this key (after `install_lock`)."""
