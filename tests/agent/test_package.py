@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from sentinel_agent import __version__
+from sentinel_agent.drop_in import LockText, render_drop_in
+from sentinel_agent.sshd import read_version
 from tests.agent.booking_server import CODE, BookingServer, make_grant
 from tests.lab.node import REPOSITORY, SSHD_CONFIG, Node, why_not
 from tests.lab.wait import wait_for
@@ -211,11 +213,8 @@ def test_the_frozen_agent_holds_the_lock(node: Node, package: Path) -> None:
     keys = {name: node.make_key(name) for name in ("alice", "bob")}
     for name in keys:
         node.add_user(name)
-    # The way by hand of the README.
-    node.write(
-        "/etc/ssh/sshd_config.d/00-sentinel.conf",
-        (REPOSITORY / "agent/packaging/sshd/00-sentinel.conf").read_text(),
-    )
+    text = LockText(read_version("/usr/sbin/sshd"), "sentinel-akc", "breakglass")
+    node.write("/etc/ssh/sshd_config.d/00-sentinel.conf", render_drop_in(text))
     node.start_sshd(SSHD_CONFIG)
     with BookingServer(node.host_address) as server:
         server.grant(make_grant("alice", keys["alice"]))
