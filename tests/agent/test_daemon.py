@@ -124,8 +124,10 @@ def test_heartbeats_say_what_the_contract_asks(lab: Lab) -> None:
         lambda: next((b for b in lab.server.heartbeats if b["policy_version"] == 2), None),
     )
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert beat.keys() == {"agent_version", "sent_at", "boot_id", "mode", "policy_version",
-                           "sessions", "problems"}  # fmt: skip
+    assert beat.keys() - {"lock"} == {
+        "agent_version", "sent_at", "boot_id", "mode", "policy_version", "sessions", "problems",
+        "unclean",
+    }  # fmt: skip
     assert (beat["mode"], beat["boot_id"], beat["sessions"]) == ("observe", boot_id, {})
 
 
@@ -204,7 +206,8 @@ def test_devices_are_sent_when_they_change(lab: Lab) -> None:
     lab.start_agent(inventory_s=0.2)
     wait_for("the start is reported", lambda: lab.server.inventories)
     assert lab.server.inventories[-1]["targets"] == [
-        {"job": "node", "port": 9100}, {"job": "sentinel", "port": 9641}
+        {"job": "agent", "port": 9642}, {"job": "node", "port": 9100},
+        {"job": "sentinel", "port": 9641},
     ]  # fmt: skip
     report(lab, DEVICE, OTHER)
     wait_for("both are known", lambda: len(last_uuids(lab)) == 2)

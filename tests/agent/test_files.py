@@ -12,10 +12,10 @@ import pytest
 from sentinel_agent.access import Access
 from sentinel_agent.cache import Cache
 from sentinel_agent.errors import NotRegistered, PolicyRefused, StateError
+from sentinel_agent.granted import GrantedUsers
 from sentinel_agent.held import HeldPolicy
 from sentinel_agent.plan import utc
 from sentinel_agent.registration import (
-    GrantedUsers,
     Registration,
     load_registration,
     store_registration,
@@ -160,20 +160,34 @@ def test_the_token_is_readable_to_root_only(tmp_path: Path) -> None:
 
 def test_former_holders_are_remembered(tmp_path: Path) -> None:
     granted = GrantedUsers(tmp_path)
-    granted.add({"alice": 1001})
-    granted.add({"bob": 1002})
+    granted.users = {"alice": 1001, "bob": 1002}
+    granted.touch({"alice": frozenset(["*"])})
+    granted.exempt = frozenset(["ops"])
+    granted.save()
     again = GrantedUsers(tmp_path)
     again.load()
     assert again.users == {"alice": 1001, "bob": 1002}
+    assert again.touched == {"alice": {"*"}}
+    assert again.exempt == {"ops"}
     # A disk that was full for a while loses nobody.
+    again.users = {**again.users, "carol": 1003}
     tmp_path.chmod(0o777)
     with pytest.raises(StateError):
-        again.add({"carol": 1003})
+        again.save()
     tmp_path.chmod(0o700)
-    again.add({})
+    again.save()
     third = GrantedUsers(tmp_path)
     third.load()
     assert third.users == {"alice": 1001, "bob": 1002, "carol": 1003}
-    (tmp_path / "granted.json").write_text("[]")
+
+
+def test_the_file_of_an_older_agent_is_read_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "granted.json"
+    path.write_text('{"users": {"alice": 1001}}')
+    granted = GrantedUsers(tmp_path)
+    granted.load()
+    assert (granted.users, granted.touched) == ({"alice": 1001}, {})
+    path.write_text("[]")
     with pytest.raises(StateError):
         GrantedUsers(tmp_path).load()
+

@@ -15,7 +15,9 @@ from sentinel_agent.access import Access
 from sentinel_agent.cache import Cache
 from sentinel_agent.client import BookingClient
 from sentinel_agent.config import Config as AgentConfig
+from sentinel_agent.doors import Doorkeeper
 from sentinel_agent.enrolment import register
+from sentinel_agent.granted import GrantedUsers
 from sentinel_agent.held import HeldPolicy
 from sentinel_agent.registration import load_registration
 from sentinel_agent.status import Status
@@ -76,7 +78,8 @@ def test_what_is_booked_is_what_sshd_is_answered(
     key = add_key(app, alice)
     reserve(app, alice, "gpu1", slots=[2, 3])
     rounds: list[None] = []
-    policy = PolicyTask(config, client(), held, status, lambda: rounds.append(None))
+    keeper = Doorkeeper(held, GrantedUsers(tmp_path), limit_s=60, may_enforce=True)
+    policy = PolicyTask(config, client(), keeper, status, lambda: rounds.append(None))
     policy.step()
     assert policy.step().problems == ()
     # The second answer was `nothing new`: sessions were looked at once.

@@ -82,14 +82,17 @@ class Config(BaseSettings):
     term_s: Annotated[float, Field(ge=0, le=60)] = 2
     # Sessions are warned this many minutes before their end.
     warn_minutes: tuple[Annotated[int, Field(ge=1, le=1440)], ...] = (15, 5, 1)
-    reconcile_s: Seconds = 2
+    # The longest pause between two looks at what is running; a late session lasts no longer.
+    reconcile_s: Annotated[float, Field(gt=0, le=60)] = 4
+    # A reservation waits so long for what a former holder has left running, and no longer.
+    handover_limit_s: Annotated[float, Field(ge=0, le=3600)] = 60
     heartbeat_s: Seconds = 10
     # How often the devices are read; they are sent when they changed, and every 15 minutes.
     inventory_s: Seconds = 60
     # How long the server may hold the request for a new policy.
     policy_wait_s: Annotated[int, Field(ge=0, le=60)] = 50
     # Where the agent's own metrics are served; empty: nowhere.
-    metrics_listen: str = "127.0.0.1:9642"
+    metrics_listen: str = "0.0.0.0:9642"
 
     @field_validator("server")
     @classmethod
@@ -130,6 +133,23 @@ class Config(BaseSettings):
                 raise ValueError(f"{name}: must be an absolute path")
         return self
 
+    @model_validator(mode="after")
+    def _handover_outlasts_the_grace(self) -> Self:
+        if self.handover_limit_s and self.handover_limit_s < self.grace_s + self.term_s:
+            raise ValueError(
+                "handover_limit_s: must be at least grace_s + term_s, or the next holder "
+                "is let in beside the former one"
+            )
+        return self
+
+    @property
+    def all_targets(self) -> dict[str, int]:
+        """What Prometheus scrapes on this node, with the agent's own port if it reaches it."""
+        host, _, port = self.metrics_listen.rpartition(":")
+        if not port or "agent" in self.targets or _is_loopback(host.strip("[]")):
+            return self.targets
+        return self.targets | {"agent": int(port)}
+
     @property
     def client_files(self) -> tuple[Path, Path] | None:
         """The files of our own certificate and of its key."""
@@ -151,6 +171,13 @@ class Config(BaseSettings):
         if cls.toml_path is not None:
             sources.append(TomlConfigSettingsSource(settings_cls, cls.toml_path))
         return tuple(sources)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load_config(path: Path | None, **overrides: object) -> Config:

@@ -20,14 +20,18 @@ from pathlib import Path
 from prometheus_client import start_http_server
 
 from .access import Access
+from .accounts import Accounts
 from .cache import Cache
+from .card_lock import CardLock
 from .client import BookingClient
 from .config import Config
+from .doors import Doorkeeper
 from .enforcement import Enforcement
 from .errors import AgentError, PolicyRefused, ServerError, StateError
+from .granted import GrantedUsers
 from .held import HeldPolicy
 from .metrics import Metrics
-from .registration import GrantedUsers, load_registration
+from .registration import load_registration
 from .rotation import HeldToken, TokenTask
 from .status import Status
 from .tasks import EnforceTask, HeartbeatTask, InventoryTask, PolicyTask, Task, backoff_s
@@ -125,10 +129,23 @@ def _run(config: Config) -> None:
     def client() -> BookingClient:
         return BookingClient(server, config.ca_file, token, config.client_files)
 
-    enforce = EnforceTask(config, Enforcement(config, held, granted, status, metrics))
+    accounts = Accounts(
+        min_uid=config.min_uid,
+        breakglass_group=config.breakglass_group,
+        ignored_users=config.ignored_users,
+    )
+    accounts.remember_in_group(granted.exempt)
+    keeper = Doorkeeper(
+        held, granted, limit_s=config.handover_limit_s, may_enforce=config.enforce
+    )
+    enforcement = Enforcement(
+        config, held=held, keeper=keeper, granted=granted, accounts=accounts,
+        cards=CardLock(config, accounts, granted, metrics), status=status, metrics=metrics,
+    )  # fmt: skip
+    enforce = EnforceTask(config, enforcement)
     enforcer = Runner(enforce, status, metrics, stop)
     tasks: list[Task] = [
-        PolicyTask(config, client(), held, status, enforcer.wake),
+        PolicyTask(config, client(), keeper, status, enforcer.wake),
         HeartbeatTask(config, client(), held, status),
         InventoryTask(config, client()),
         TokenTask(config, client(), token),

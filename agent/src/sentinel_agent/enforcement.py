@@ -7,21 +7,38 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from . import apply, sessions
 from .accounts import Accounts
+from .card_lock import CardLock
 from .config import Config
+from .doors import Doorkeeper, Seen
 from .errors import StateError
+from .granted import GrantedUsers
 from .held import HeldPolicy
 from .metrics import Metrics
-from .plan import Close, End, Memory, Presence, Warn, grants_at, make_plan, utc
+from .pauses import boundaries_of, pause_s
+from .plan import Close, End, Memory, Pace, Schedule, Warn, grants_at, make_plan, utc
 from .policy import Policy
-from .registration import GrantedUsers
+from .presence import LoginWatch, People, find_people
 from .status import Status
+from .words import words_for
 
 log = logging.getLogger(__name__)
+
+# After so many rounds that killed a user's processes it is a problem that some are left.
+KILLS_MAX = 4
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round found wrong, and when the next is due."""
+
+    problems: tuple[str, ...]
+    pause_s: float
 
 
 class Enforcement:
@@ -30,165 +47,202 @@ class Enforcement:
     def __init__(
         self,
         config: Config,
+        *,
         held: HeldPolicy,
+        keeper: Doorkeeper,
         granted: GrantedUsers,
+        accounts: Accounts,
+        cards: CardLock,
         status: Status,
         metrics: Metrics,
     ) -> None:
         self._config = config
         self._held = held
+        self._keeper = keeper
         self._granted = granted
+        self._accounts = accounts
+        self._cards = cards
         self._status = status
         self._metrics = metrics
-        self._accounts = Accounts(
-            min_uid=config.min_uid,
-            breakglass_group=config.breakglass_group,
-            ignored_users=config.ignored_users,
-        )
         self._memory = Memory()
+        self._logins = LoginWatch()
+        self._ended_s: float | None = None
 
-    def step(self) -> list[str]:
-        """Do one round; return the problems found."""
-        problems: list[str] = []
+    def step(self) -> Round:
+        """Do one round."""
+        started_s = time.monotonic()
+        # In this order: a policy that comes in between makes the look too old, not too new.
+        now, turn = utc(time.time()), self._keeper.turn
+        policy = self._held.policy
+        scan = sessions.scan()
+        users = {grant.user for grant in policy.grants} if policy else set()
+        people = find_people(
+            scan, self._accounts, users | self._granted.touched.keys(), self._granted.users
+        )
+        self._status.sessions = people.connected
+        problems = [*people.problems, *self._accounts.problems()]
+        if policy is None:
+            problems.append("no policy yet: nobody is let in and nobody is ended")
+        else:
+            problems += self._enforce(policy, people, now)
+            problems += self._hand_over(policy, people, scan, now, turn)
+        problems += self._lock_cards(policy, now)
         try:
             self._held.mend()
         except StateError as error:
             problems.append(str(error))
-        policy = self._held.policy
-        usage = sessions.scan()
-        present = self._present(usage, problems)
-        if policy is None:
-            problems.append("no policy yet: nobody is let in and nobody is ended")
-        else:
-            problems += self._enforce(policy, usage, present)
+        self._status.round_seconds = time.monotonic() - started_s
         self._status.reconciled_monotonic_s = time.monotonic()
-        return problems
+        return Round(tuple(dict.fromkeys(problems)), self._pause_s())
 
     def mode(self, policy: Policy) -> str:
         """Return the mode in force: this node may refuse to enforce, but not insist on it."""
         return policy.mode if self._config.enforce else "observe"
 
-    def _enforce(
-        self, policy: Policy, usage: Mapping[int, sessions.Usage], present: Sequence[Presence]
-    ) -> list[str]:
-        now = utc(time.time())
+    def _enforce(self, policy: Policy, people: People, now: datetime) -> list[str]:
         mode = self._status.mode = self.mode(policy)
         problems = self._check_lock(mode)
         if now >= policy.expires_at:
             problems.append("the policy has expired: nobody is let in")
-        problems += self._remember_granted(policy, now)
+        problems += self._check_holders(policy, people, now)
         is_observing = mode == "observe"
         actions, memory = make_plan(
-            policy, present, self._granted.users.keys(),
+            policy, people.present, self._granted.users.keys() | self._granted.touched.keys(),
             Memory() if is_observing else self._memory, now=now,
             monotonic_s=time.monotonic(),
             warn_minutes=self._config.warn_minutes,
-            grace_s=0 if is_observing else self._config.grace_s,
+            pace=Pace(0, 0) if is_observing
+            else Pace(self._config.grace_s, self._config.term_s),
         )  # fmt: skip
+        connections = {presence.user: presence.connections for presence in people.present}
         if is_observing:
             self._memory = Memory()
             return problems + [
                 f"would end {action.user}: no running reservation, "
-                f"{usage[action.uid].connections} SSH connections"
+                f"{connections[action.user]} SSH connections"
                 for action in actions
                 if isinstance(action, End)
             ]
         self._memory = memory
         for action in actions:
-            is_seen = isinstance(action, Warn | Close) and self._say(action)
-            if isinstance(action, Warn) and not is_seen:
+            if isinstance(action, End):
+                self._end(action, people, connections[action.user])
+            elif not self._say(action, now) and isinstance(action, Warn):
                 # A login that is under way has no terminal yet: it is told in the next round.
                 self._memory = self._memory.without(action)
-        return problems + self._end([a for a in actions if isinstance(a, End)], usage)
+        return problems + [
+            f"{presence.processes} processes of {presence.user} do not end"
+            for presence in people.present
+            if (state := memory.closing.get(presence.user)) and state.kills >= KILLS_MAX
+        ]
 
-    def _say(self, action: Warn | Close) -> bool:
-        match action:
-            case Warn():
-                ends = f"{action.ends.astimezone():%H:%M %Z}"
-                text = (
-                    f"your reservation here ends at {ends}, in {action.minutes} min. "
-                    "All your processes here end with it."
-                )
-            case Close():
-                text = (
-                    "you have no running reservation here. "
-                    f"All your processes here end in {action.seconds:g} s."
-                )
-        taken = apply.write_to_terminals(action.uid, text)
+    def _hand_over(
+        self, policy: Policy, people: People, scan: sessions.Scan, now: datetime, turn: int
+    ) -> list[str]:
+        """Let those in for whom nobody's processes are in the way any more."""
+        schedule = Schedule(policy)
+        running = set(people.running)
+        if self._logins.has_one(scan, time.monotonic()):
+            running |= people.uids.keys()
+        self._granted.exempt = self._accounts.seen_in_group
+        problems = self._keeper.look(
+            Seen(
+                at=now,
+                turn=turn,
+                uids=people.uids,
+                running=running,
+                staying=[
+                    name
+                    for presence in people.present
+                    for name in presence.all_names
+                    if schedule.access_end(presence.all_names, now) is not None
+                ],
+                exempt=people.exempt,
+                gone=people.gone,
+            ),
+            self._cards,
+        )
+        doors = self._keeper.doors
+        self._status.unclean = tuple(
+            sorted({user for users in doors.unclean.values() for user in users})
+        )
+        self._status.waiting = len(doors.waits)
+        self._status.overdue = len(doors.unclean)
+        return problems + [
+            f"reservation {number} was opened after {self._config.handover_limit_s:g} s "
+            f"although processes of {', '.join(users)} still run"
+            for number, users in sorted(doors.unclean.items())
+        ]
+
+    def _lock_cards(self, policy: Policy | None, now: datetime) -> list[str]:
+        is_enforcing = policy is not None and self.mode(policy) == "enforce"
+        try:
+            return self._cards.step(policy, now, self._held.opens, is_enforcing=is_enforcing)
+        except Exception as error:  # an odd device must not keep sessions from being ended
+            log.error("cards not locked", exc_info=error)
+            return [f"the cards are not locked: {error!r}"]
+
+    def _say(self, action: Warn | Close, now: datetime) -> bool:
+        texts = words_for(action, now)
+        taken = apply.write_to_terminals(action.uid, *texts)
         if taken:
             self._metrics.warnings.inc()
-            log.info("user warned user=%s terminals=%d text=%r", action.user, taken, text)
+            log.info("user warned user=%s terminals=%d text=%r", action.user, taken, texts[0])
         return taken > 0
 
-    def _end(self, ends: Sequence[End], usage: Mapping[int, sessions.Usage]) -> list[str]:
-        if not ends:
-            return []
-        left = apply.end_users(
-            {action.uid: action.is_first for action in ends}, _count, self._config.term_s
-        )
-        for action in ends:
-            connections = usage[action.uid].connections
+    def _end(self, action: End, people: People, connections: int) -> None:
+        (presence,) = (one for one in people.present if one.user == action.user)
+        for name in sorted(presence.all_names):
+            # Asked anew: somebody may have been put into the group since.
+            exemption = self._accounts.exemption(name, presence.uid, anew=True)
+            if exemption is not None:
+                log.info("user left alone user=%s reason=%s", name, exemption)
+                return
+        for uid in action.uids:
+            try:
+                apply.signal_all(uid, action.signal)
+            except OSError as error:
+                # One user who cannot be ended must not keep the others.
+                log.error(
+                    "cannot signal uid=%d signal=%s reason=%s", uid, action.signal.name, error
+                )
+        self._ended_s = time.monotonic()
+        if action.is_first:
             self._metrics.users_ended.inc()
             self._metrics.sessions_ended.inc(connections)
             log.info(
-                "user ended user=%s connections=%d processes=%d left=%d",
-                action.user, connections, usage[action.uid].processes, left.get(action.uid, 0),
+                "user ended user=%s connections=%d processes=%d signal=%s",
+                action.user, connections, presence.processes, action.signal.name,
             )  # fmt: skip
-        return [
-            f"{left[action.uid]} processes of {action.user} do not end"
-            for action in ends
-            if action.uid in left
-        ]
 
-    def _present(
-        self, usage: Mapping[int, sessions.Usage], problems: list[str]
-    ) -> list[Presence]:
-        """Return who is subject to the lock, and count all connections for the heartbeat."""
-        present: list[Presence] = []
-        connected: dict[str, int] = {}
-        for uid, found in sorted(usage.items()):
-            if self._accounts.is_system(uid):
-                continue
-            user = self._accounts.name_of(uid, self._granted.users)
-            if user is None:
-                if found.connections:
-                    # Perhaps the directory is down, and this is an operator.
-                    problems.append(f"uid {uid} is connected and has no name: left alone")
-                continue
-            if found.connections:
-                connected[user] = found.connections
-            if self._accounts.exemption(user, uid) is None:
-                present.append(Presence(user, uid, found.connections, found.processes))
-        self._status.sessions = connected
-        return present
-
-    def _remember_granted(self, policy: Policy, now: datetime) -> list[str]:
-        users = {grant.user for grant in grants_at(policy, now)}
-        found: dict[str, int] = {}
-        problems: list[str] = []
-        for user in sorted(users):
-            uid = self._accounts.uid_of(user)
+    def _check_holders(self, policy: Policy, people: People, now: datetime) -> list[str]:
+        problems = []
+        for user in sorted({grant.user for grant in grants_at(policy, now)}):
+            uid = people.uids.get(user)
             if uid is None:
                 problems.append(f"{user} holds a reservation and has no account here")
             elif self._accounts.is_system(uid):
                 problems.append(f"{user} holds a reservation and is a system account here")
-            else:
-                found[user] = uid
-        try:
-            self._granted.add(found)
-        except StateError as error:
-            problems.append(str(error))
         return problems
 
     def _check_lock(self, mode: str) -> list[str]:
-        problems = []
         if mode == "enforce" and not self._config.sshd_drop_in.is_file():
-            problems.append(f"{self._config.sshd_drop_in} is missing: sshd is not locked")
-        if not self._accounts.has_breakglass_group():
-            problems.append(f"no group {self._config.breakglass_group}: only root is exempt")
-        return problems
+            return [f"{self._config.sshd_drop_in} is missing: sshd is not locked"]
+        return []
 
-
-def _count(uids: Collection[int]) -> dict[int, int]:
-    usage = sessions.scan()
-    return {uid: usage[uid].processes for uid in uids if uid in usage}
+    def _pause_s(self) -> float:
+        policy = self._held.policy
+        boundaries: Sequence[datetime] = ()
+        if policy is not None:
+            boundaries = list(
+                boundaries_of(policy, self._held.opens, self._config.warn_minutes)
+            )
+        return pause_s(
+            rest_s=self._config.reconcile_s,
+            now=utc(time.time()),
+            monotonic_s=time.monotonic(),
+            boundaries=boundaries,
+            closing=self._memory.closing.values(),
+            is_somebody_waiting=bool(self._keeper.doors.waits),
+            ended_s=self._ended_s,
+        )

@@ -1,4 +1,4 @@
-"""What the agent keeps of itself: its name and token, and who held a reservation here.
+"""What the agent keeps of itself: its node's name and its token.
 
 It talks to nobody.
 """
@@ -45,11 +45,6 @@ class _RegistrationFile(BaseModel):
     previous_token: str = ""
 
 
-class _GrantedFile(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-    users: dict[str, int]
-
-
 def registration_path(state_dir: Path) -> Path:
     """Return where the token is."""
     return state_dir / "registration.json"
@@ -82,33 +77,3 @@ def load_registration(state_dir: Path) -> Registration:
     except ValidationError:
         raise StateError(f"{path} is damaged; register the node again") from None
     return Registration(**dict(document))
-
-
-class GrantedUsers:
-    """Users who held a reservation on this node at some time, with their uid then.
-
-    What they leave running is ended when they have no reservation, also after the agent was
-    started anew; that is why it is on the disk.
-    """
-
-    def __init__(self, state_dir: Path) -> None:
-        self.path = state_dir / "granted.json"
-        self.users: dict[str, int] = {}
-        self._stored: dict[str, int] = {}
-
-    def load(self) -> None:
-        """Read the file, if there is one. Raises StateError and knows nobody then."""
-        text = read_file(self.path, bytes_max=STATE_BYTES_MAX)
-        if text is not None:
-            try:
-                self.users = self._stored = _GrantedFile.model_validate_json(text).users
-            except ValidationError:
-                raise StateError(f"{self.path} is damaged and was ignored") from None
-
-    def add(self, users: dict[str, int]) -> None:
-        """Remember these too. Raises StateError; they are remembered in memory then."""
-        self.users = self.users | users
-        if self.users != self._stored:
-            content = json.dumps({"users": self.users}).encode()
-            replace_file(self.path, content, mode=0o600)
-            self._stored = self.users

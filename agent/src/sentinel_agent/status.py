@@ -27,6 +27,15 @@ class Status:
     clock_skew_s: float | None = None
     policy_confirmed_monotonic_s: float | None = None
     reconciled_monotonic_s: float | None = None
+    # How long the last round of enforcement took, waiting included.
+    round_seconds: float | None = None
+    # What sshd and PAM are like: `locked`, `open` or `partial`; None: nobody has looked.
+    lock: str | None = None
+    # Former holders who outlived the limit of a handover, and the reservations held back now
+    # for them or, after the limit, opened all the same.
+    unclean: tuple[str, ...] = ()
+    waiting: int = 0
+    overdue: int = 0
     _problems: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

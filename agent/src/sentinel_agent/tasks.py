@@ -18,6 +18,7 @@ from typing import Protocol
 from . import __version__
 from .client import BookingClient
 from .config import Config
+from .doors import Doorkeeper
 from .enforcement import Enforcement
 from .errors import StateError
 from .held import HeldPolicy
@@ -31,6 +32,7 @@ POLICY_PAUSE_MIN_S = 1.0
 INVENTORY_RESEND_S = 900.0
 # As booking's HeartbeatIn.
 SESSIONS_MAX = 1000
+UNCLEAN_MAX = 100
 SKEW_PROBLEM_S = 30.0
 BACKOFF_MAX_S = 60.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -64,13 +66,13 @@ class PolicyTask:
         self,
         config: Config,
         client: BookingClient,
-        held: HeldPolicy,
+        keeper: Doorkeeper,
         status: Status,
         enforce_now: Callable[[], None],
     ) -> None:
         self._config = config
         self._client = client
-        self._held = held
+        self._keeper = keeper
         self._status = status
         self._enforce_now = enforce_now
         self._etag = ""
@@ -85,7 +87,7 @@ class PolicyTask:
         if answer.is_new:
             policy, problems = decode(answer.document)
             try:
-                self._held.replace(policy)
+                self._keeper.take(policy)
             except StateError as error:
                 # It holds for open sessions, and the enforcing task writes it again.
                 log.error("policy not written version=%d reason=%s", policy.version, error)
@@ -125,7 +127,9 @@ class HeartbeatTask:
                 "policy_version": policy.version if policy else None,
                 "sessions": dict(islice(self._status.sessions.items(), SESSIONS_MAX)),
                 "problems": self._status.problems(),
+                "unclean": list(self._status.unclean[:UNCLEAN_MAX]),
             }
+            | ({"lock": self._status.lock} if self._status.lock else {})
         )
         received_at = time.time()
         self._status.last_heartbeat_at = received_at
@@ -159,7 +163,7 @@ class InventoryTask:
         if is_shrunken(found, self._sent_uuids):
             log.warning("inventory not sent: devices are out of sight count=%d", len(devices))
         elif devices != self._sent or is_due:
-            self._client.put_inventory(devices, config.targets)
+            self._client.put_inventory(devices, config.all_targets)
             self._sent = devices
             self._sent_uuids = tuple(device.uuid for device in found.devices)
             self._sent_monotonic_s = time.monotonic()
@@ -174,13 +178,12 @@ class EnforceTask:
 
     def __init__(self, config: Config, enforcement: Enforcement) -> None:
         self.retry_max_s = config.reconcile_s
-        self._config = config
         self._enforcement = enforcement
 
     def step(self) -> Step:
         """Do one round."""
-        problems = self._enforcement.step()
-        return Step(self._config.reconcile_s, tuple(problems))
+        done = self._enforcement.step()
+        return Step(done.pause_s, done.problems)
 
 
 def jitter(seconds: float) -> float:
