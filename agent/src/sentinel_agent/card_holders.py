@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .accounts import Accounts
@@ -12,7 +13,9 @@ from .apply import write_to_terminals
 from .granted import GrantedUsers
 from .holders import Finder, Holder
 from .metrics import Metrics
-from .revoke import FindIntruders, end_holders
+from .namespaces import owner_of
+from .revoke import end_holders
+from .words import words_for_cards
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +39,14 @@ class Rights:
     keepers: Mapping[str, Collection[int]]
     always: Collection[int]
 
-    def intruding(self, holder: Holder) -> frozenset[int]:
-        """Return which of the devices that the process holds it is not let to."""
-        if holder.uid in self.always:
+    def refused(self, uid: int, devices: frozenset[int]) -> frozenset[int]:
+        """Return those of the devices that the uid is not let to."""
+        if uid in self.always:
             return frozenset()
         own = {
-            number
-            for card, number in self.numbers.items()
-            if holder.uid in self.keepers.get(card, ())
+            number for card, number in self.numbers.items() if uid in self.keepers.get(card, ())
         }
-        return holder.devices - own
+        return devices - own
 
     def names(self, devices: Iterable[int]) -> str:
         """Return the names of these devices' cards, for people."""
@@ -54,7 +55,11 @@ class Rights:
 
 
 class CardHolders:
-    """The processes that have cards' devices open or mapped."""
+    """The processes that have cards' devices open or mapped.
+
+    They are looked up and ended by a thread of its own: it waits for them, and the rounds of
+    enforcement do not.
+    """
 
     def __init__(
         self, accounts: Accounts, granted: GrantedUsers, metrics: Metrics, term_s: float
@@ -63,57 +68,61 @@ class CardHolders:
         self._granted = granted
         self._metrics = metrics
         self._term_s = term_s
+        # Called when somebody was ended, and when there is more to look up.
+        self.done: Callable[[], None] = lambda: None
         self._finder = Finder()
-        self._is_due = True
+        self._rights = Rights({}, {}, ())
+        self._thread: threading.Thread | None = None
+        # How often they were asked for, and how often of these it was done.
+        self._demands = 1
+        self._answered = 0
         self._retry_at = 0.0
         self._retry_s = 0.0
         self._observed_at: float | None = None
         self._problems: list[str] = []
 
     def demand(self) -> None:
-        """Have them looked up in this round: somebody lost a card, or may have one wrongly."""
-        self._is_due = True
-        self._retry_at = self._retry_s = 0.0
+        """Have them looked up: somebody lost a card, or may have one open wrongly."""
+        self._demands += 1
 
     def has_open(self, uid: int, numbers: Collection[int]) -> bool:
         """Say whether a process of the uid has one of these devices open or mapped."""
-        return bool(self._finder.find(numbers, lambda other: other == uid))
+
+        def may_be(other: int) -> bool:
+            return other == uid or self._name_of(other) is None
+
+        return any(
+            self._account_of(holder) == uid for holder in self._finder.find(numbers, may_be)
+        )
 
     def end(self, rights: Rights) -> list[str]:
-        """End who holds a card without being let to it, if it is due; return the problems."""
+        """End who holds a card without being let to it, if it is due; return the problems.
+
+        What is found to be wrong is in the answer to a later call.
+        """
+        # The thread takes them up: who is let to a card again is not ended any more.
+        self._rights = rights
         self._observed_at = None
-        if not self._is_due or time.monotonic() < self._retry_at:
-            return self._problems
-        find, nameless = self._search(rights)
-        found = find(None)
-        left = self._end(found, find, rights) if found else []
-        self._problems = [
-            f"uid {uid} has {rights.names(devices)} open and has no name: left alone"
-            for uid, devices in sorted(nameless.items())
-        ]
-        if self._finder.stuck:
-            self._problems.append(
-                f"cannot see what is mapped by {_pids(sorted(self._finder.stuck))}: it hangs"
-            )
-        if left:
-            held = rights.names(number for holder in left for number in holder.devices)
-            pids = _pids([holder.pid for holder in left])
-            self._problems.append(f"{held}: still open in {pids}, which cannot be ended")
-        # What is a problem is looked up again, though less and less often.
-        self._is_due = bool(self._problems)
-        self._retry_s = min(2 * self._retry_s or 1.0, RETRY_MAX_S)
-        self._retry_at = time.monotonic() + self._retry_s
+        is_due = self._demands > self._answered or (
+            bool(self._problems) and time.monotonic() >= self._retry_at
+        )
+        if is_due and (self._thread is None or not self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._run, name="card-holders", daemon=True)
+            self._thread.start()
         return self._problems
 
     def observe(self, rights: Rights) -> list[str]:
         """Return one problem that names whose processes `end` would end, none for nobody."""
+        self._rights = rights
         now = time.monotonic()
         if self._observed_at is None or now - self._observed_at >= OBSERVE_S:
             self._observed_at = now
             self.demand()
-            find, _ = self._search(rights)
             would = sorted(
-                {(self._name(found.uid), rights.names(found.devices)) for found in find(None)}
+                {
+                    (self._label(self._account_of(found)), rights.names(found.devices))
+                    for found in self._find()
+                }
             )
             told = ", ".join(f"{user} ({names})" for user, names in would[:NAMED_MAX])
             more = f" and {len(would) - NAMED_MAX} more" if len(would) > NAMED_MAX else ""
@@ -121,58 +130,110 @@ class CardHolders:
             self._problems = [text] if would else []
         return self._problems
 
-    def _search(self, rights: Rights) -> tuple[FindIntruders, dict[int, frozenset[int]]]:
-        """Return how to find intruders, and where those without a name are put meanwhile."""
+    def join(self, timeout_s: float) -> None:
+        """Wait for an ending that is under way: it may have a user's processes stopped."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        demands = self._demands
+        problems: list[str] = []
+        try:
+            problems = self._look()
+        except Exception as error:  # the next try may find what this one stumbled over gone
+            log.error("card holders not ended", exc_info=error)
+            problems = [f"who has cards open was not found out: {error!r}"]
+        self._answered = demands
+        # What is a problem is looked up again, though less and less often.
+        self._retry_s = min(2 * self._retry_s or 1.0, RETRY_MAX_S) if problems else 0.0
+        self._retry_at = time.monotonic() + self._retry_s
+        self._problems = problems
+        if self._demands > demands:
+            self.done()
+
+    def _look(self) -> list[str]:
         nameless: dict[int, frozenset[int]] = {}
-        numbers = frozenset(rights.numbers.values())
+        found = self._find(nameless=nameless)
+        left = self._end(found) if found else []
+        names = self._rights.names
+        problems = [
+            f"uid {uid} has {names(devices)} open and has no name: left alone"
+            for uid, devices in sorted(nameless.items())
+        ]
+        if self._finder.stuck:
+            pids = _pids(sorted(self._finder.stuck))
+            problems.append(f"cannot see what is mapped by {pids}, which hangs")
+        if left:
+            held = names(number for holder in left for number in holder.devices)
+            pids = _pids([holder.pid for holder in left])
+            problems.append(f"{held} is still open in {pids}, which cannot be ended")
+        return problems
 
-        def find(pids: Sequence[int] | None) -> list[Holder]:
-            intruders = []
-            for holder in self._finder.find(numbers, self._is_subject, pids):
-                devices = rights.intruding(holder)
-                if not devices:
-                    continue
-                if self._accounts.name_of(holder.uid, self._granted.users) is None:
-                    # Perhaps the directory is down, and this is an operator.
-                    nameless[holder.uid] = devices
-                else:
-                    intruders.append(replace(holder, devices=devices))
-            return intruders
+    def _find(
+        self,
+        pids: Sequence[int] | None = None,
+        uid: int | None = None,
+        nameless: dict[int, frozenset[int]] | None = None,
+    ) -> list[Holder]:
+        """Return the intruders of now; put those without a name into `nameless`."""
+        rights = self._rights
+        intruders = []
 
-        return find, nameless
+        def is_of_interest(other: int) -> bool:
+            return uid in (None, other) and self._is_subject(other)
+
+        for holder in self._finder.find(set(rights.numbers.values()), is_of_interest, pids):
+            account = self._account_of(holder)
+            devices = rights.refused(account, holder.devices)
+            if not devices or not self._is_subject(account):
+                continue
+            if self._name_of(account) is not None:
+                intruders.append(replace(holder, devices=devices))
+            elif nameless is not None:
+                # Perhaps the directory is down, and this is an operator.
+                nameless[account] = devices
+        return intruders
 
     def _is_subject(self, uid: int) -> bool:
         if self._accounts.is_system(uid):
             return False
-        user = self._accounts.name_of(uid, self._granted.users)
+        user = self._name_of(uid)
         return user is None or (
             user not in self._granted.exempt and self._accounts.exemption(user, uid) is None
         )
 
-    def _end(
-        self, found: Sequence[Holder], find: FindIntruders, rights: Rights
-    ) -> list[Holder]:
+    def _end(self, found: Sequence[Holder]) -> list[Holder]:
+        names = self._rights.names
         lost: dict[int, set[int]] = {}
+        accounts = {holder.pid: self._account_of(holder) for holder in found}
         for holder in found:
-            lost.setdefault(holder.uid, set()).update(holder.devices)
+            lost.setdefault(accounts[holder.pid], set()).update(holder.devices)
         for uid, devices in lost.items():
-            cards = rights.names(devices)
-            write_to_terminals(
-                uid, f"your reservation of {cards} is over. What has it open is ended."
-            )
-        left = end_holders(found, find, self._term_s)
+            write_to_terminals(uid, *words_for_cards(names(devices)))
+        left = end_holders(found, self._find, self._term_s)
         self._metrics.card_holders_ended.inc(len(found))
         for uid, devices in lost.items():
             log.info(
                 "card holders ended user=%s cards=%s processes=%d left=%d",
-                self._name(uid), rights.names(devices),
-                sum(holder.uid == uid for holder in found),
-                sum(holder.uid == uid for holder in left),
+                self._label(uid), names(devices),
+                sum(account == uid for account in accounts.values()),
+                sum(self._account_of(holder) == uid for holder in left),
             )  # fmt: skip
+        self.done()
         return left
 
-    def _name(self, uid: int) -> str:
-        return self._accounts.name_of(uid, self._granted.users) or str(uid)
+    def _account_of(self, holder: Holder) -> int:
+        """Return whose the process is: in a container its uid is one lent to somebody."""
+        if self._name_of(holder.uid) is not None:
+            return holder.uid
+        owner = owner_of(holder.pid)
+        return holder.uid if owner is None else owner
+
+    def _name_of(self, uid: int) -> str | None:
+        return self._accounts.name_of(uid, self._granted.users)
+
+    def _label(self, uid: int) -> str:
+        return self._name_of(uid) or str(uid)
 
 
 def _pids(pids: Sequence[int]) -> str:

@@ -5,7 +5,7 @@ cards.py says who may; this holds the node to it. It touches no session and no g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from .card_files import CardFiles
 from .card_holders import CardHolders, Rights
 from .card_origins import DEV
 from .config import Config
+from .dev_watch import DevWatch
 from .granted import GrantedUsers
 from .handover import WHOLE_NODE
 from .metrics import Metrics
@@ -44,6 +45,16 @@ class CardLock:
         self._keepers: Mapping[str, Collection[int]] = {}
         # Uids as they were last: the directory may be away.
         self._uids: dict[str, int] = {}
+        self._dev = dev
+
+    def start(self, look_again: Callable[[], None]) -> None:
+        """Have `look_again` called, which makes a round, when there is something to see."""
+        self._holders.done = look_again
+        DevWatch(look_again, self._dev).start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Wait until no ending is under way."""
+        self._holders.join(timeout_s)
 
     def step(
         self,

@@ -138,9 +138,10 @@ def _run(config: Config) -> None:
     keeper = Doorkeeper(
         held, granted, limit_s=config.handover_limit_s, may_enforce=config.enforce
     )
+    cards = CardLock(config, accounts, granted, metrics)
     enforcement = Enforcement(
         config, held=held, keeper=keeper, granted=granted, accounts=accounts,
-        cards=CardLock(config, accounts, granted, metrics), status=status, metrics=metrics,
+        cards=cards, status=status, metrics=metrics,
     )  # fmt: skip
     enforce = EnforceTask(config, enforcement)
     enforcer = Runner(enforce, status, metrics, stop)
@@ -155,6 +156,7 @@ def _run(config: Config) -> None:
     log.info("agent started node=%s server=%s", registration.node, server)
     for runner in runners:
         runner.start()
+    cards.start(enforcer.wake)
     notify("READY=1")
     while not _has_come(signals, WATCHDOG_S):
         rounded = status.reconciled_monotonic_s
@@ -165,6 +167,7 @@ def _run(config: Config) -> None:
     for runner in runners:
         runner.wake()
     enforcer.join(STOP_WAIT_S)
+    cards.stop(STOP_WAIT_S)
     log.info("agent stopped node=%s", registration.node)
 
 

@@ -37,15 +37,21 @@ PAUSE_MIN_S = 0.1
 PAUSE_MAX_S = 2.0
 QUIET_S = 5.0
 # How often it is looked whether another file system was mounted at /dev.
-CHECK_S = 5.0
+CHECK_S = 2.0
 
 
 class DevWatch:
     """Calls `changed`, in a thread of its own, when a card's file was changed in some way."""
 
-    def __init__(self, changed: Callable[[], None], dev: Path = Path("/dev")) -> None:
+    def __init__(
+        self,
+        changed: Callable[[], None],
+        dev: Path = Path("/dev"),
+        pauses_s: tuple[float, float] = (PAUSE_MIN_S, PAUSE_MAX_S),
+    ) -> None:
         self._changed = changed
         self._dev = dev
+        self._pause_min_s, self._pause_max_s = pauses_s
         self._thread = threading.Thread(target=self._run, name="dev-watch", daemon=True)
 
     def start(self) -> None:
@@ -70,17 +76,17 @@ class DevWatch:
             _check(LIBC.inotify_add_watch(opened, path, CHANGES | IN_ONLYDIR))
             # What was changed before the watch began was seen by nobody.
             self._changed()
-            pause_s, called = PAUSE_MIN_S, time.monotonic()
+            pause_s, called = self._pause_min_s, time.monotonic()
             poll = select.poll()
             poll.register(opened, select.POLLIN)
             while _identity(self._dev) == watched:
                 if not poll.poll(CHECK_S * 1000) or not _has_card(_read(opened)):
                     continue
                 now = time.monotonic()
-                pause_s = PAUSE_MIN_S if now - called > QUIET_S else pause_s
+                pause_s = self._pause_min_s if now - called > QUIET_S else pause_s
                 if now - called < pause_s:
                     time.sleep(pause_s - (now - called))
-                    pause_s = min(2 * pause_s, PAUSE_MAX_S)
+                    pause_s = min(2 * pause_s, self._pause_max_s)
                     _read(opened)
                 called = time.monotonic()
                 self._changed()

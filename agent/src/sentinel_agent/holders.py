@@ -12,12 +12,17 @@ import os
 import stat
 import struct
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 # How long one process may keep whoever looks at it waiting, before it is passed over: reading
 # its maps waits for a lock, which a process keeps for as long as a driver hangs.
 STALL_S = 1.0
+# So many of them in one search, which leaves the rest to the next.
+STALLS_MAX = 5
+# A process is believed to hang for so long.
+STUCK_S = 300.0
 # Threads with open files of their own are compared with so many others.
 TABLES_MAX = 8
 
@@ -43,9 +48,15 @@ class Holder:
 class Finder:
     """Finds holders; remembers which processes could not be looked at."""
 
-    def __init__(self) -> None:
-        # Those whose maps are not read any more; their open files still are.
-        self.stuck: frozenset[int] = frozenset()
+    def __init__(self, stall_s: float = STALL_S) -> None:
+        self._stall_s = stall_s
+        # Those whose maps are not read for a while, and since when; their open files still are.
+        self._stuck: dict[int, float] = {}
+
+    @property
+    def stuck(self) -> frozenset[int]:
+        """The processes that kept a search waiting."""
+        return frozenset(self._stuck)
 
     def find(
         self,
@@ -61,26 +72,22 @@ class Finder:
         """
         if pids is None:
             pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
-            self.stuck &= frozenset(pids)
-        if not devices:
-            return []
+            forgotten = time.monotonic() - STUCK_S
+            self._stuck = {
+                pid: since
+                for pid, since in self._stuck.items()
+                if pid in set(pids) and since > forgotten
+            }
         found: list[Holder] = []
-        left = list(pids)
-        while left:
+        left = list(pids) if devices else []
+        for _ in range(STALLS_MAX):
             search = _Search(frozenset(devices), is_of_interest, left, self.stuck)
-            thread = threading.Thread(target=search.run, name="holders", daemon=True)
-            thread.start()
-            done = -1
-            while thread.is_alive() and search.done != done:
-                done = search.done
-                thread.join(STALL_S)
+            is_done = search.run(self._stall_s)
             # Of one that is stuck too, what was seen before its maps were asked for.
-            found += [holder for holder in list(search.found.values()) if holder.devices]
-            if not thread.is_alive():
+            found += [holder for holder in search.found.values() if holder.devices]
+            if is_done:
                 break
-            # The thread waits on; it has nothing more to do once it comes back.
-            search.is_abandoned = True
-            self.stuck |= {left[search.done]}
+            self._stuck[left[search.done]] = time.monotonic()
             left = left[search.done + 1 :]
         return found
 
@@ -96,17 +103,37 @@ class _Search:
     # How many of the pids are done; the next one is under way.
     done: int = 0
     found: dict[int, Holder] = field(default_factory=dict)
-    is_abandoned: bool = False
+    _is_abandoned: bool = False
+    _error: Exception | None = None
     _interesting: dict[int, bool] = field(default_factory=dict)
     # File system and inode of what is mapped, to the device's number or 0.
     _mapped: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
 
-    def run(self) -> None:
-        for pid in self.pids:
-            self._look_at(pid)
-            if self.is_abandoned:
-                return
-            self.done += 1
+    def run(self, stall_s: float) -> bool:
+        """Return whether all were looked at: not when one took so long. Raises its errors."""
+        thread = threading.Thread(target=self._look, name="holders", daemon=True)
+        thread.start()
+        before = -1
+        while thread.is_alive() and self.done != before:
+            before = self.done
+            thread.join(stall_s)
+        if self._error is not None:
+            raise self._error
+        if thread.is_alive():
+            # It waits on; once it comes back it has nothing more to do.
+            self._is_abandoned = True
+            self.found = dict(self.found)
+        return not self._is_abandoned
+
+    def _look(self) -> None:
+        try:
+            for pid in self.pids:
+                self._look_at(pid)
+                if self._is_abandoned:
+                    return
+                self.done += 1
+        except Exception as error:  # raised again where somebody waits for it
+            self._error = error
 
     def _look_at(self, pid: int) -> None:
         uid = _real_uid(pid)
@@ -128,7 +155,7 @@ class _Search:
             # A first thread that has ended before the others has no memory to look at.
             for thread in dict.fromkeys((threads[0], threads[-1])):
                 devices |= self._mapped_in(f"/proc/{thread}")
-            if not self.is_abandoned:
+            if not self._is_abandoned:
                 self.found[pid] = Holder(pid, uid, frozenset(devices))
 
     def _open_in(self, folder: str) -> set[int]:

@@ -8,7 +8,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
 
 from .apply import signal_all
 from .holders import Holder
@@ -17,8 +18,14 @@ log = logging.getLogger(__name__)
 
 KILL_WAIT_S = 1.0
 
-# Returns those who hold what they must not: of these pids, or None for all there are.
-FindIntruders = Callable[[Sequence[int] | None], list[Holder]]
+
+class FindIntruders(Protocol):
+    """Finds those who hold what they must not, at the time of the call."""
+
+    def __call__(
+        self, pids: Sequence[int] | None = None, uid: int | None = None
+    ) -> list[Holder]:
+        """Return them: of these pids, or of all; of this uid, or of all."""
 
 
 def end_holders(found: Sequence[Holder], find: FindIntruders, term_s: float) -> list[Holder]:
@@ -29,13 +36,13 @@ def end_holders(found: Sequence[Holder], find: FindIntruders, term_s: float) -> 
     """
     with _signalled(found, find, signal.SIGTERM) as ending:
         _wait(ending, term_s)
-    left = find(None)
+    left = find()
     with _signalled(left, find, signal.SIGKILL) as ending:
         _wait(ending, KILL_WAIT_S)
-    left = find(None)
+    left = find()
     for uid in {holder.uid for holder in left}:
         _end_frozen(uid, find)
-    return find(None) if left else []
+    return find() if left else []
 
 
 def _end_frozen(uid: int, find: FindIntruders) -> None:
@@ -45,21 +52,24 @@ def _end_frozen(uid: int, find: FindIntruders) -> None:
     job was stopped: that is why this is the last thing tried.
     """
     stopped = _stopped(uid)
-    try:
-        signal_all(uid, signal.SIGSTOP)
-        left = [holder for holder in find(None) if holder.uid == uid]
-        with _signalled(left, find, signal.SIGKILL) as ending:
-            _wait(ending, KILL_WAIT_S)
-    except OSError as error:
-        log.error("cannot stop processes uid=%d reason=%s", uid, error)
-    finally:
-        with contextlib.suppress(OSError):
-            signal_all(uid, signal.SIGCONT)
-        # What the user had stopped before stays so.
-        for opened in stopped:
+    ending: list[int] = []
+    with contextlib.ExitStack() as stack:
+        try:
+            signal_all(uid, signal.SIGSTOP)
+            left = find(uid=uid)
+            ending = stack.enter_context(_signalled(left, find, signal.SIGKILL))
+        except OSError as error:
+            log.error("cannot stop processes uid=%d reason=%s", uid, error)
+        finally:
+            # Nothing that was killed runs on, so that the others need not wait for its end.
             with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(opened, signal.SIGSTOP)
-            os.close(opened)
+                signal_all(uid, signal.SIGCONT)
+            # What the user had stopped before stays so.
+            for opened in stopped:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(opened, signal.SIGSTOP)
+                os.close(opened)
+        _wait(ending, KILL_WAIT_S)
 
 
 @contextlib.contextmanager
