@@ -16,6 +16,8 @@ COPY requirements/booking.txt /locks/
 RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --require-hashes -r /locks/booking.txt
 COPY booking /src/booking
+# booking links to them from its source tree.
+COPY docs/runbooks /src/docs/runbooks
 COPY --from=pages \
     /pages/node_modules/htmx.org/dist/htmx.min.js \
     /pages/node_modules/uplot/dist/uPlot.iife.min.js \

@@ -54,6 +54,9 @@ NODES = (
     ("cpu-01", "", ("big-memory",), "", "", 0, 0, 0),
 )
 
+# Where sshd's drop-in and the PAM gate are not both in place.
+LOCKS = {"cpu-01": "open", "npu-02": "partial"}
+
 # Node, holder, cards (None: whole machine), hours from now until, purpose.
 BOOKINGS = (
     ("gpu-01", "alice", (0, 1), -3.0, 5.0, "fine-tuning the 7B model"),
@@ -155,6 +158,9 @@ def _node(
 ) -> Node:
     name, cluster, tags, vendor, model, cards, memory_gib, silent_minutes = row
     problems = ["cannot set the ACL of /dev/nvidia3: no such file"] if name == "gpu-02" else []
+    mode = "observe" if name == "cpu-01" else "enforce"
+    if mode == "observe":
+        problems = ["enforce: would end alice: no running reservation, 2 SSH connections"]
     node = Node(
         name=name,
         address=f"10.0.8.{len(name) + ord(name[-1])}",
@@ -168,13 +174,16 @@ def _node(
         agent_version="0.1.0",
         policy_version=12,
         agent_report={
-            "mode": "enforce",
+            "mode": mode,
             "policy_version": 12,
-            "clock_skew_s": 0.021,
+            "clock_skew_s": -3700.0 if name == "npu-02" else 0.021,
             "sessions": {"alice": 2, "bob": 1},
             "problems": problems,
+            "lock": LOCKS.get(name, "locked"),
+            "unclean": ["bob"] if name == "npu-02" else [],
         },
         next_slot=cards,
+        cloned_at=now - 2 * HOUR if name == "npu-02" else None,
     )
     node.devices = [
         Device(

@@ -30,6 +30,7 @@ PAGES = {
     "/nodes/add": ("Add a node", "添加节点"),
     "/nodes/gpu-01/edit": ("Settings of gpu-01", "gpu-01 的设置"),
     "/alerts": ("Firing now", "正在告警"),
+    "/runbooks/NodeOffline": ("What to do", "告警"),
     "/admin/users": ("Add a user", "添加用户"),
     "/admin/users/add": ("Full name", "姓名"),
     "/admin/users/alice": ("Active", "启用"),

@@ -41,6 +41,7 @@ PAGES = {
         "/", "/book", "/book?node=npu-01", "/book?node=cpu-01", "/reservations",
         "/reservations?all=1", "/keys", "/nodes", "/nodes/gpu-01", "/nodes/gpu-02",
         "/nodes/gpu-03", "/nodes/cpu-01", "/nodes/add", "/nodes/gpu-01/edit", "/alerts",
+        "/nodes/npu-02", "/runbooks/NodeOffline",
         "/admin/users", "/admin/users/add", "/admin/users/alice", "/admin/audit",
         "/me/password",
     ],

@@ -14,6 +14,11 @@ from sqlalchemy.orm import Session
 from ..domain.matrix import is_online
 from ..models import Claim, Device, Kind, Mode, Node, Reservation, User
 
+# As the alert NodeClockSkewed has it; heartbeats themselves take milliseconds.
+CLOCK_OFF_S = 10
+# The agent's problems begin with the name of its task.
+_OF_LOCK = "enforce: "
+
 
 class NodeState(StrEnum):
     """unregistered: no agent has ever registered. offline: its heartbeats stay away."""
@@ -108,6 +113,25 @@ class NodeView:
         """Whether `enforce` is asked for and the lock is not known to be in place."""
         is_heard = self.registered_at is not None and self.heartbeat_at is not None
         return is_heard and self.mode is Mode.ENFORCE and self.lock != "locked"
+
+    @property
+    def clock_distance(self) -> dt.timedelta:
+        """How far the clocks are apart, whichever is ahead."""
+        return dt.timedelta(seconds=abs(self.clock_skew_s or 0))
+
+    @property
+    def is_clock_off(self) -> bool:
+        """Whether the clocks are so far apart that it matters to bookings."""
+        return self.clock_distance.total_seconds() >= CLOCK_OFF_S
+
+    @property
+    def would_end(self) -> tuple[str, ...]:
+        """What the agent, which observes, says that it would do to those who are logged in."""
+        return tuple(
+            text.removeprefix(_OF_LOCK)
+            for text in self.problems
+            if text.startswith(f"{_OF_LOCK}would ")
+        )
 
     @property
     def strangers(self) -> dict[str, int]:

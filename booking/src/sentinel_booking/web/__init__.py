@@ -10,6 +10,7 @@ BLUEPRINT_MODULES: tuple[str, ...] = (
     "keys",
     "nodes",
     "alerts",
+    "runbooks",
     "users",
     "audit",
 )

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from ..auth import require_role
 from ..models import Role
 from ..services.alerts import AlertState, list_alerts
-from .links import web_link
+from .runbooks import runbook_link
 
 bp = Blueprint("web_alerts", __name__, url_prefix="/alerts")
 
@@ -30,5 +30,5 @@ def show_alerts() -> ResponseReturnValue:
         cursor=cursor,
         firing=firing.items,
         history=list_alerts(node=node, state=AlertState.RESOLVED, cursor=cursor, limit=PAGE),
-        web_link=web_link,
+        runbook_link=runbook_link,
     )

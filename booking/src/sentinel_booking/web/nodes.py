@@ -11,8 +11,9 @@ from werkzeug.datastructures import ImmutableMultiDict
 
 from ..auth import current_actor, require_role
 from ..config import Config, current_config
-from ..errors import BookingError
+from ..errors import BookingError, InvalidInput
 from ..models import Mode, Role
+from ..services.alerts import AlertState, list_alerts
 from ..services.invites import create_invite
 from ..services.node_view import NodeView
 from ..services.nodes import (
@@ -25,6 +26,7 @@ from ..services.nodes import (
     revoke_agent,
 )
 from .forms import by_field, whole_form
+from .runbooks import runbook_link
 from .texts import _, _l
 from .timeline import read_timeline
 
@@ -32,6 +34,8 @@ bp = Blueprint("web_nodes", __name__, url_prefix="/nodes")
 
 _FIELDS = ("name", "address", "bmc_address", "cluster", "tags", "mode", "is_monitored")
 MAX_INVITE_HOURS = 24 * 7
+# More than fire for one node that can still be helped; /alerts has the rest.
+MAX_FIRING = 10
 
 # In the order in which they stand on the page; those of cards only where there are cards.
 CARD_CHARTS = (
@@ -102,6 +106,22 @@ def edit(name: str) -> ResponseReturnValue:
     return redirect(url_for("web_nodes.show_node", name=name), 303)
 
 
+@bp.post("/<name>/mode")
+@require_role(Role.OPERATOR)
+def switch_mode(name: str) -> ResponseReturnValue:
+    """Set the node to enforce or to observe. O."""
+    mode = request.form.get("mode", "")
+    if mode not in set(Mode):
+        raise InvalidInput.field("mode", "must be observe or enforce")
+    fields = NodeFields(mode=Mode(mode))
+    change_node(current_actor(), name, fields, _config().offline_after_s)
+    if mode == Mode.ENFORCE:
+        flash(_("Asked for: enforce. This page says when it is in force."))
+    else:
+        flash(_("Asked for: observe. This page says when it is in force."))
+    return redirect(url_for("web_nodes.show_node", name=name), 303)
+
+
 @bp.post("/<name>/invite")
 @require_role(Role.OPERATOR)
 def invite(name: str) -> ResponseReturnValue:
@@ -143,6 +163,8 @@ def _node_page(name: str, problem: str = "") -> str:
         "node.html",
         node=node,
         problem=problem,
+        alerts=list_alerts(node=name, state=AlertState.FIRING, limit=MAX_FIRING).items,
+        runbook_link=runbook_link,
         timeline=read_timeline(node),
         charts=(*(CARD_CHARTS if node.devices else ()), *HOST_CHARTS),
         grafana_url=config.grafana_url,
