@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import tarfile
@@ -67,6 +68,39 @@ def install(node: Node, package: Path) -> None:
     """Bring the package into the node and install it."""
     (node.root / "var/tmp/package.deb").write_bytes(package.read_bytes())
     dpkg(node, "--install", "/var/tmp/package.deb")
+
+
+# dpkg's own notes, and the copies that useradd and its like make of what they change.
+NOTES = re.compile(r"/var/lib/dpkg/.*|/var/log/.*|/var/tmp/.*|/etc/(passwd|group|g?shadow)-")
+
+
+def changes(node: Node) -> dict[str, tuple[int, int, int, str]]:
+    """Return what differs from the host in /etc, /usr and /var: mode, owner and content.
+
+    By the upper layers of the node's file system, which hold nothing else.
+    """
+    found = {}
+    for part in ("etc", "usr", "var"):
+        layer = node.root / "run/node/upper" / part
+        for path in layer.rglob("*"):
+            name = f"/{part}/{path.relative_to(layer)}"
+            seen = describe(path)
+            if seen != describe(Path(name)) and not NOTES.fullmatch(name):
+                found[name] = seen
+    return found
+
+
+def describe(path: Path) -> tuple[int, int, int, str]:
+    """Return a file's mode, owner, group and content; a folder's content is not looked at."""
+    if not os.path.lexists(path):
+        return 0, 0, 0, ""
+    status = path.lstat()
+    content = ""
+    if path.is_symlink():
+        content = str(path.readlink())
+    elif path.is_file():
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return status.st_mode, status.st_uid, status.st_gid, content
 
 
 def members(package: Path) -> Iterator[tarfile.TarInfo]:
@@ -235,3 +269,31 @@ def test_the_frozen_agent_holds_the_lock(node: Node, package: Path) -> None:
         beat = wait_for("a heartbeat", lambda: server.heartbeats[-1:])[0]
         assert "sentinel-exporter" not in str(beat["problems"])
         assert node.stop_agent() == 0
+
+
+def test_a_package_that_was_purged_leaves_the_machine_as_it_was(
+    node: Node, package: Path
+) -> None:
+    before = changes(node)
+    install(node, package)
+    made = changes(node).keys() - before.keys()
+    assert {"/usr/bin/sentinel-agent", "/etc/sentinel", "/etc/passwd"} <= made
+    # Nothing is locked, and nothing asks sshd or PAM for anything.
+    assert not [name for name in made if name.startswith(("/etc/ssh", "/etc/pam.d"))]
+    # What somebody else keeps there is theirs.
+    node.write("/etc/sentinel/booking.toml", "")
+    dpkg(node, "--remove", "sentinel-agent")
+    assert "/var/lib/sentinel" in changes(node)
+    assert "/etc/sentinel/booking.toml" in changes(node)
+    (node.root / "etc/sentinel/booking.toml").unlink()
+    dpkg(node, "--purge", "sentinel-agent")
+    assert changes(node) == before
+    assert "sentinel-agent" not in dpkg(node, "--list", check=False)
+
+
+def test_a_group_of_the_site_outlives_the_package(node: Node, package: Path) -> None:
+    node.run(["groupadd", "--system", "breakglass"])
+    before = changes(node)
+    install(node, package)
+    dpkg(node, "--purge", "sentinel-agent")
+    assert changes(node) == before
