@@ -56,6 +56,8 @@ class Cache:
         content = policies.encode(policy, opens)
         if len(content) > CACHE_BYTES_MAX:
             raise StateError(f"the policy is larger than {CACHE_BYTES_MAX} bytes")
+        # Until the new one is there, what is there is not what was to be stored.
+        self._written = None
         self._written = identity(replace_file(self.path, content, mode=CACHE_MODE, gid=gid))
 
     def written_at(self) -> datetime:

@@ -17,7 +17,8 @@ from .errors import StateError
 def replace_file(path: Path, content: bytes, *, mode: int, gid: int = 0) -> os.stat_result:
     """Put a root-owned file in place of `path` and return its stat; survives power loss.
 
-    A symbolic link at `path` is replaced, never followed. Raises StateError.
+    A symbolic link at `path` is replaced, never followed; a folder is moved aside. Raises
+    StateError.
     """
     try:
         _check_folder(path.parent)
@@ -31,6 +32,9 @@ def replace_file(path: Path, content: bytes, *, mode: int, gid: int = 0) -> os.s
                 os.fchmod(new.fileno(), mode)
                 os.fsync(new.fileno())
                 written = os.fstat(new.fileno())
+            if path.is_dir() and not path.is_symlink():
+                # Only root can have made it. What is in it is kept, under another name.
+                path.replace(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
             Path(name).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -59,7 +63,7 @@ def read_file(path: Path, *, bytes_max: int) -> bytes | None:
         return None
     except OSError as error:
         raise StateError(f"cannot read {path}: {error.strerror}") from error
-    with os.fdopen(opened, "rb") as file:
+    try:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):
             raise StateError(f"cannot read {path}: not a file")
@@ -67,7 +71,13 @@ def read_file(path: Path, *, bytes_max: int) -> bytes | None:
             raise StateError(f"cannot read {path}: others than root can write it")
         if found.st_size > bytes_max:
             raise StateError(f"cannot read {path}: larger than {bytes_max} bytes")
-        return file.read(bytes_max)
+        # Only now: Python makes no file of a folder.
+        with os.fdopen(opened, "rb", closefd=False) as file:
+            return file.read(bytes_max)
+    except OSError as error:
+        raise StateError(f"cannot read {path}: {error.strerror}") from error
+    finally:
+        os.close(opened)
 
 
 def identity(found: os.stat_result) -> tuple[int, ...]:
