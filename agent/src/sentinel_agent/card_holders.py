@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from .accounts import Accounts
 from .apply import write_to_terminals
 from .granted import GrantedUsers
-from .holders import Finder, Holder
+from .holders import Finder, Holder, pids_of
 from .metrics import Metrics
 from .namespaces import owner_of
-from .revoke import end_holders
+from .revoke import end_frozen, end_holders
 from .words import words_for_cards
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class CardHolders:
         self._granted = granted
         self._metrics = metrics
         self._term_s = term_s
-        # Called when somebody was ended, and when there is more to look up.
+        # Called when it is known that somebody has nothing left, or there is more to do.
         self.done: Callable[[], None] = lambda: None
         self._finder = Finder()
         self._rights = Rights({}, {}, ())
@@ -76,17 +76,27 @@ class CardHolders:
         # How often they were asked for, and how often of these it was done.
         self._demands = 1
         self._answered = 0
+        self._suspects: frozenset[int] = frozenset()
+        self._lock = threading.Lock()
         self._retry_at = 0.0
         self._retry_s = 0.0
         self._observed_at: float | None = None
         self._problems: list[str] = []
 
-    def demand(self) -> None:
-        """Have them looked up: somebody lost a card, or may have one open wrongly."""
-        self._demands += 1
+    def demand(self, lost_by: Collection[int] = ()) -> None:
+        """Have them looked up: somebody may have a card open wrongly.
+
+        `lost_by`: the uids that have lost a card just now. They count as having it open until
+        it is known that they have not.
+        """
+        with self._lock:
+            self._demands += 1
+            self._suspects |= set(lost_by)
 
     def has_open(self, uid: int, numbers: Collection[int]) -> bool:
         """Say whether a process of the uid has one of these devices open or mapped."""
+        if uid in self._suspects:
+            return True
 
         def may_be(other: int) -> bool:
             return other == uid or self._name_of(other) is None
@@ -118,6 +128,7 @@ class CardHolders:
         if self._observed_at is None or now - self._observed_at >= OBSERVE_S:
             self._observed_at = now
             self.demand()
+            self._suspects = frozenset()
             would = sorted(
                 {
                     (self._label(self._account_of(found)), rights.names(found.devices))
@@ -136,25 +147,39 @@ class CardHolders:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        demands = self._demands
-        problems: list[str] = []
+        with self._lock:
+            demands, suspects = self._demands, self._suspects
         try:
-            problems = self._look()
+            problems, guilty = self._look(suspects)
         except Exception as error:  # the next try may find what this one stumbled over gone
             log.error("card holders not ended", exc_info=error)
-            problems = [f"who has cards open was not found out: {error!r}"]
-        self._answered = demands
+            problems, guilty = [f"who has cards open was not found out: {error!r}"], suspects
+        with self._lock:
+            self._answered = demands
+            # Who has lost another one since then is looked at again.
+            if self._demands == demands:
+                self._suspects = guilty
         # What is a problem is looked up again, though less and less often.
         self._retry_s = min(2 * self._retry_s or 1.0, RETRY_MAX_S) if problems else 0.0
         self._retry_at = time.monotonic() + self._retry_s
         self._problems = problems
-        if self._demands > demands:
+        if suspects or self._demands > demands:
             self.done()
 
-    def _look(self) -> list[str]:
+    def _look(self, suspects: Collection[int]) -> tuple[list[str], frozenset[int]]:
+        """Find and end intruders; return the problems, and who still has a card open."""
         nameless: dict[int, frozenset[int]] = {}
+        before = pids_of(suspects)
         found = self._find(nameless=nameless)
+        after = pids_of(suspects)
         left = self._end(found) if found else []
+        for uid in suspects:
+            # While processes come and go, one that hands the device on is easily missed.
+            if before[uid] != after[uid] and (count := end_frozen(uid, self._find)):
+                self._metrics.card_holders_ended.inc(count)
+                log.info("card holders caught user=%s processes=%d", self._label(uid), count)
+        if found or suspects:
+            left = self._find()
         names = self._rights.names
         problems = [
             f"uid {uid} has {names(devices)} open and has no name: left alone"
@@ -167,7 +192,7 @@ class CardHolders:
             held = names(number for holder in left for number in holder.devices)
             pids = _pids([holder.pid for holder in left])
             problems.append(f"{held} is still open in {pids}, which cannot be ended")
-        return problems
+        return problems, frozenset(self._account_of(holder) for holder in left)
 
     def _find(
         self,
@@ -219,7 +244,6 @@ class CardHolders:
                 sum(account == uid for account in accounts.values()),
                 sum(self._account_of(holder) == uid for holder in left),
             )  # fmt: skip
-        self.done()
         return left
 
     def _account_of(self, holder: Holder) -> int:

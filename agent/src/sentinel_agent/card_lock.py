@@ -18,7 +18,7 @@ from .card_origins import DEV
 from .config import Config
 from .dev_watch import DevWatch
 from .granted import GrantedUsers
-from .handover import WHOLE_NODE
+from .handover import NOTHING, WHOLE_NODE, held_at, lost
 from .metrics import Metrics
 from .policy import Policy
 
@@ -42,7 +42,7 @@ class CardLock:
         # The cards by their devices' uuids, as far as a policy has named them.
         self._named: dict[str, str] = {}
         # Who was let to each card in the last round.
-        self._keepers: Mapping[str, Collection[int]] = {}
+        self._keepers: Mapping[str, Collection[int]] | None = None
         # Uids as they were last: the directory may be away.
         self._uids: dict[str, int] = {}
         self._dev = dev
@@ -90,20 +90,21 @@ class CardLock:
             cards.users_of_cards(grants, files, uids), always, self._accounts.breakglass_gid()
         )
         was_more_open, more = self._files.set(wanted, files)
-        if was_more_open or self._has_lost(rights.keepers):
-            self._holders.demand()
+        lost_by = self._lost_by(rights.keepers, policy, now)
+        if was_more_open or lost_by:
+            self._holders.demand(lost_by)
         self._keepers = rights.keepers
         return problems + more + self._holders.end(rights)
 
-    def still_open(self, uid: int, lost: Collection[str], held: Collection[str]) -> bool:
-        """Say whether a process of the uid has one of the devices `lost` open or mapped.
+    def still_open(self, uid: int, gone: Collection[str], held: Collection[str]) -> bool:
+        """Say whether a process of the uid has one of the devices `gone` open or mapped.
 
-        Devices by their uuids. WHOLE_NODE among those lost, and one that no policy has named
+        Devices by their uuids. WHOLE_NODE among those gone, and one that no policy has named
         since the agent started, stand for all that are not `held`.
         """
         numbers = self._files.numbers
-        if all(device in self._named for device in lost):
-            wanted = {self._named[device] for device in lost}
+        if all(device in self._named for device in gone):
+            wanted = {self._named[device] for device in gone}
         elif WHOLE_NODE in held:
             return False
         else:
@@ -126,12 +127,24 @@ class CardLock:
                 if card is not None:
                     self._named[device.uuid] = card
 
-    def _has_lost(self, keepers: Mapping[str, Collection[int]]) -> bool:
-        """Say whether somebody who was let to a card in the last round is not in this."""
-        return any(
-            not set(before) <= set(keepers.get(card, ()))
-            for card, before in self._keepers.items()
-        )
+    def _lost_by(
+        self, keepers: Mapping[str, Collection[int]], policy: Policy, now: datetime
+    ) -> set[int]:
+        """Return who was let to a card in the last round and is not in this."""
+        if self._keepers is None:
+            # The agent has just started: what was lost meanwhile is known from the disk.
+            held = held_at(policy, now)
+            return set(
+                self._uids_of(
+                    user
+                    for user, touched in self._granted.touched.items()
+                    if lost(touched, held.get(user, NOTHING))
+                ).values()
+            )
+        uids: set[int] = set()
+        for card, before in self._keepers.items():
+            uids |= set(before) - set(keepers.get(card, ()))
+        return uids
 
     def _always(self) -> frozenset[int]:
         """Return the uids that may open every card: the ignored, and those that need to."""

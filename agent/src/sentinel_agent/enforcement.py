@@ -85,8 +85,14 @@ class Enforcement:
             problems.append("no policy yet: nobody is let in and nobody is ended")
         else:
             problems += self._enforce(policy, people, now)
-            problems += self._hand_over(policy, people, scan, now, turn)
+        # Before the handover: it asks who may still have a card open that was lost just now.
         problems += self._lock_cards(policy, now)
+        if policy is not None:
+            opens = self._held.opens
+            problems += self._hand_over(policy, people, scan, now, turn)
+            if self._held.opens != opens:
+                # The cards open together with the gates.
+                problems += self._lock_cards(policy, now)
         try:
             self._held.mend()
         except StateError as error:

@@ -146,6 +146,8 @@ class _Search:
         try:
             threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  names only, for each pid
         except OSError:  # it has ended
+            threads = []
+        if not threads:
             return
         devices: set[int] = set()
         for thread in _with_own_files(threads):
@@ -177,6 +179,15 @@ class _Search:
                     self._mapped[key] = _device_number(f"{process}/map_files/{start:x}-{end:x}")
                 devices.add(self._mapped[key])
         return devices & self.devices
+
+
+def pids_of(uids: Collection[int]) -> dict[int, frozenset[int]]:
+    """Return the processes of each of these real uids."""
+    found: dict[int, set[int]] = {uid: set() for uid in uids}
+    for entry in os.listdir("/proc") if found else ():  # noqa: PTH208  names only
+        if entry.isdigit() and (uid := _real_uid(int(entry))) in found:
+            found[uid].add(int(entry))
+    return {uid: frozenset(pids) for uid, pids in found.items()}
 
 
 def _real_uid(pid: int) -> int | None:

@@ -41,12 +41,14 @@ def end_holders(found: Sequence[Holder], find: FindIntruders, term_s: float) -> 
         _wait(ending, KILL_WAIT_S)
     left = find()
     for uid in {holder.uid for holder in left}:
-        _end_frozen(uid, find)
+        end_frozen(uid, find)
     return find() if left else []
 
 
-def _end_frozen(uid: int, find: FindIntruders) -> None:
+def end_frozen(uid: int, find: FindIntruders) -> int:
     """Kill the user's processes that hold a device while all the user's processes stand still.
+
+    Returns how many there were.
 
     One that forks faster than we look is never where we look. A shell may tell its user that a
     job was stopped: that is why this is the last thing tried.
@@ -70,6 +72,7 @@ def _end_frozen(uid: int, find: FindIntruders) -> None:
                     signal.pidfd_send_signal(opened, signal.SIGSTOP)
                 os.close(opened)
         _wait(ending, KILL_WAIT_S)
+    return len(ending)
 
 
 @contextlib.contextmanager
