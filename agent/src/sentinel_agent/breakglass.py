@@ -24,6 +24,11 @@ class Operator:
     uid: int
     problem: str = ""
 
+    @property
+    def is_expected(self) -> bool:
+        """Say whether somebody means it to get in: root need not, where others do."""
+        return self.user != "root" or (FOLDER / "root").exists()
+
 
 def find_operators(group: str) -> list[Operator]:
     """Return root and the group's members, root the last: the others are tried first."""

@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command in ("install", "uninstall"):
+        # They read the configuration of the node that they make, and no other.
+        return _install(arguments) if arguments.command == "install" else _uninstall()
     overrides = {}
     if arguments.command == "register":
         given = {"server": arguments.server, "address": arguments.address}
@@ -40,6 +43,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.command == "register":
         return _register(config, arguments)
+    if arguments.command == "check":
+        return _check(config)
     if arguments.command == "explain":
         # Imported here, as below: each command starts with what it needs.
         from .explain import explain
@@ -51,6 +56,65 @@ def _run(arguments: argparse.Namespace) -> int:
 
     run(config)
     return 0
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from .enrolment import read_code
+    from .install import install
+    from .install_plan import Options
+
+    options = Options(
+        server=arguments.server,
+        ca_file=arguments.ca_file.absolute() if arguments.ca_file else None,
+        address=arguments.address or "",
+        breakglass=dict(arguments.breakglass),
+        breakglass_port=arguments.breakglass_port,
+        replace_akc=arguments.replace_akc,
+        plain_http=arguments.plain_http,
+    )
+    from_environment = os.environ.pop("SENTINEL_AGENT_CODE", None)
+    install(
+        options,
+        lambda: read_code(arguments.code, arguments.code_file, from_environment),
+        _say,
+        is_dry=arguments.dry_run,
+    )
+    return 0
+
+
+def _uninstall() -> int:
+    from .uninstall import uninstall
+
+    uninstall(_say)
+    return 0
+
+
+def _check(config: Config) -> int:
+    from .node_check import check_node
+
+    is_good = True
+    for line in check_node(config):
+        _say(str(line))
+        is_good = is_good and line.is_good is not False
+    return 0 if is_good else 1
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _breakglass(text: str) -> tuple[str, Path]:
+    user, _, path = text.partition("=")
+    if not (user and path):
+        raise argparse.ArgumentTypeError("must be USER=PUBKEYFILE")
+    return user, Path(path)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("must be a port, or 0 for none")
+    return int(text)
 
 
 def _register(config: Config, arguments: argparse.Namespace) -> int:
@@ -85,6 +149,36 @@ def _parser() -> argparse.ArgumentParser:
         help=f"default: $SENTINEL_AGENT_CONFIG, then {DEFAULT_PATH}",
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    install = commands.add_parser(
+        "install", help="put the lock on this node; sshd is locked when the node's mode says so"
+    )
+    install.add_argument("--server", metavar="URL", required=True, help="the booking server")
+    install.add_argument("--code", help="the invite code; it shows in the list of processes")
+    install.add_argument("--code-file", type=Path, metavar="FILE", help="a file with the code")
+    install.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="signs the server's certificate"
+    )
+    install.add_argument(
+        "--breakglass", type=_breakglass, action="append", default=[],
+        metavar="USER=PUBKEYFILE", help="an operator who always gets in; more than once",
+    )  # fmt: skip
+    install.add_argument(
+        "--breakglass-port", type=_port, default=2222, metavar="PORT",
+        help="where the operators' own sshd listens (2222); 0: none",
+    )  # fmt: skip
+    install.add_argument("--address", help="where Prometheus reaches this node")
+    install.add_argument(
+        "--replace-akc", action="store_true",
+        help="another package's AuthorizedKeysCommand may be passed over while locked",
+    )  # fmt: skip
+    install.add_argument(
+        "--plain-http", action="store_true", help="the server's address may be http://"
+    )
+    install.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, and do nothing"
+    )
+    commands.add_parser("check", help="verify everything that is installed on this node")
+    commands.add_parser("uninstall", help="open sshd and take away what install made")
     register = commands.add_parser("register", help="spend an invite code and keep the token")
     register.add_argument("--server", metavar="URL", help="the booking server")
     register.add_argument("--address", help="where Prometheus reaches this node")

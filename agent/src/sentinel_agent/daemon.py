@@ -30,6 +30,9 @@ from .enforcement import Enforcement
 from .errors import AgentError, PolicyRefused, ServerError, StateError
 from .granted import GrantedUsers
 from .held import HeldPolicy
+from .integrity import IntegrityTask
+from .lock_task import LockTask
+from .logins import Logins, LoginsTask
 from .metrics import Metrics
 from .registration import load_registration
 from .rotation import HeldToken, TokenTask
@@ -145,13 +148,21 @@ def _run(config: Config) -> None:
     )  # fmt: skip
     enforce = EnforceTask(config, enforcement)
     enforcer = Runner(enforce, status, metrics, stop)
+    locker = Runner(LockTask(config, held, status), status, metrics, stop)
+
+    def policy_came() -> None:
+        enforcer.wake()
+        locker.wake()
+
     tasks: list[Task] = [
-        PolicyTask(config, client(), keeper, status, enforcer.wake),
+        PolicyTask(config, client(), keeper, status, policy_came),
         HeartbeatTask(config, client(), held, status),
         InventoryTask(config, client()),
         TokenTask(config, client(), token),
+        IntegrityTask(config),
+        LoginsTask(Logins(config.cache_group), metrics),
     ]
-    runners = [enforcer, *(Runner(task, status, metrics, stop) for task in tasks)]
+    runners = [enforcer, locker, *(Runner(task, status, metrics, stop) for task in tasks)]
     serve_metrics(config, metrics, status)
     log.info("agent started node=%s server=%s", registration.node, server)
     for runner in runners:
@@ -167,6 +178,7 @@ def _run(config: Config) -> None:
     for runner in runners:
         runner.wake()
     enforcer.join(STOP_WAIT_S)
+    locker.join(STOP_WAIT_S)
     cards.stop(STOP_WAIT_S)
     log.info("agent stopped node=%s", registration.node)
 

@@ -19,6 +19,10 @@ class StateError(AgentError):
     """A file of the agent's own cannot be read or written."""
 
 
+class InstallError(AgentError):
+    """The node was not installed, or not taken down; what was done so far stays recorded."""
+
+
 class LockError(AgentError):
     """sshd was not brought to where it should be, and is as it was before.
 

@@ -128,7 +128,10 @@ def _verify(scene: Scene, prefix: Sequence[str], *, is_in_force: bool) -> list[s
     program, text = scene.program, scene.text
     sshd.test_config(program, prefix)
     if not scene.usable:
-        raise LockError("break-glass login", f"no account has a usable key: {scene.problems}")
+        raise LockError(
+            "break-glass login",
+            f"no account has a usable key: {scene.problems(all_of_them=True)}",
+        )
     verification.check_settings(program, text, scene.usable, scene.users, prefix)
     known = [user for user in scene.users if user != check_login.NOBODY]
     verification.check_get_keys(text.akc_user, text.command, known if is_in_force else ())
@@ -142,8 +145,8 @@ def _verify(scene: Scene, prefix: Sequence[str], *, is_in_force: bool) -> list[s
             failures.append(f"{operator.user} cannot log in: {failure}")
     if len(failures) == len(scene.usable):
         raise LockError("break-glass login", "; ".join(failures))
-    if scene.problems:
-        failures.append(scene.problems)
+    if problems := scene.problems():
+        failures.append(problems)
     return [f"break-glass: {failure}" for failure in failures]
 
 

@@ -52,11 +52,13 @@ class Scene:
         """The break-glass accounts that could log in, as far as their files tell."""
         return [operator for operator in self.operators if not operator.problem]
 
-    @property
-    def problems(self) -> str:
-        """Why the others could not."""
-        found = (f"{one.user}: {one.problem}" for one in self.operators if one.problem)
-        return "; ".join(found)
+    def problems(self, *, all_of_them: bool = False) -> str:
+        """Say why the others could not; root, who has no key, only with `all_of_them`."""
+        return "; ".join(
+            f"{one.user}: {one.problem}"
+            for one in self.operators
+            if one.problem and (one.is_expected or all_of_them)
+        )
 
 
 def look(config: Config) -> Scene:
