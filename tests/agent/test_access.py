@@ -192,6 +192,7 @@ def test_a_full_disk_takes_back_access_and_keeps_the_others(full_disk: Path) -> 
     # With space, all is as it should be.
     held.mend()
     assert who((full_disk / "access").read_bytes()) == {"bob", "carol"}
+    assert b'"user":"carol"' in (full_disk / "policy.json").read_bytes()
 
 
 def test_a_grant_that_is_held_back_too_late_for_the_disk_does_not_open(full_disk: Path) -> None:

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.logins import FILE_BYTES_MAX, Logins
+from sentinel_agent.access import Access
+from sentinel_agent.cache import Cache
+from sentinel_agent.held import HeldPolicy
+from sentinel_agent.logins import FILE_BYTES_MAX, Logins, LoginsTask
+from sentinel_agent.metrics import Metrics
+from sentinel_agent.plan import utc
+from sentinel_agent.registration import Registration
+from sentinel_agent.status import Status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's")
 
@@ -173,3 +180,22 @@ def test_a_flood_is_counted_in_parts_and_takes_little_memory(
     assert drain(logins) == {("refused", "keys"): sent}
     write(folder, b"granted alice\n" * (FILE_BYTES_MAX // 7))
     assert drain(logins)["granted", "pam"] <= FILE_BYTES_MAX // 14 + 1
+
+
+def test_the_counters_rise_by_what_was_reported(folder: Path, logins: Logins) -> None:
+    registration = Registration("gpu-01", "token", "http://server", utc(0))
+    files = Cache(folder / "policy.json", "nogroup"), Access(folder / "access")
+    metrics = Metrics(HeldPolicy(*files, registration), Status())
+    task = LoginsTask(logins, metrics)
+
+    def value(result: str, gate: str) -> float | None:
+        labels = {"result": result, "gate": gate}
+        return metrics.registry.get_sample_value("sentinel_agent_logins_total", labels)
+
+    assert value("refused", "keys") == 0
+    for _ in range(2):
+        send(folder, b"refused alice", b"refused bob")
+        write(folder, b"granted alice\n")
+        assert task.step().problems == ()
+    assert (value("refused", "keys"), value("granted", "pam")) == (4, 2)
+    assert value("refused", "pam") == 0

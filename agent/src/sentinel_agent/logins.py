@@ -16,9 +16,14 @@ from pathlib import Path
 
 from .errors import StateError
 from .files import identity
+from .metrics import Metrics
+from .tasks import Step
 
 RUN_DIR = Path("/run/sentinel")
 RESULTS = ("granted", "refused")
+# pam-gate's answers in one file, and as many of get-keys as the kernel keeps (on a machine with
+# systemd, 512), must do for so long.
+PAUSE_S = 2.0
 # What one round looks at: the rest waits for the next, or is lost when the socket is full.
 MESSAGES_MAX = 10_000
 MESSAGE_BYTES_MAX = 64
@@ -122,6 +127,24 @@ class Logins:
             return identity(self._path.lstat()) == self._made
         except OSError:
             return False
+
+
+class LoginsTask:
+    """Raises the counters of what the gates answered."""
+
+    name = "logins"
+    retry_max_s = PAUSE_S
+
+    def __init__(self, logins: Logins, metrics: Metrics) -> None:
+        self._logins = logins
+        self._metrics = metrics
+
+    def step(self) -> Step:
+        """Count what was reported since the last time."""
+        counts, problems = self._logins.drain()
+        for (result, gate), count in counts.items():
+            self._metrics.logins.labels(result, gate).inc(count)
+        return Step(PAUSE_S, tuple(problems))
 
 
 def remove(path: Path) -> None:

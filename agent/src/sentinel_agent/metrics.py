@@ -44,6 +44,15 @@ class Metrics:
             "Processes ended because they had a card open that their user had not booked.",
             registry=self.registry,
         )
+        self.logins = Counter(
+            "sentinel_agent_logins",
+            "Answers that the two gates of a login gave.",
+            ["result", "gate"],
+            registry=self.registry,
+        )
+        # get-keys reports no keys that it gave: pam-gate knows whether they opened anything.
+        for result, gate in (("granted", "pam"), ("refused", "pam"), ("refused", "keys")):
+            self.logins.labels(result, gate)
         self.task_errors = Counter(
             "sentinel_agent_task_errors",
             "Times that a task of the agent failed.",
