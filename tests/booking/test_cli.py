@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from sentinel_booking.app import create_app
+from sentinel_booking.config import load_config
+from sentinel_booking.services.audit import list_entries
+
 COMMAND = str(Path(sys.executable).parent / "sentinel-booking")
 
 
@@ -79,6 +83,28 @@ def test_a_password_file_is_used_and_not_printed(file: Path, tmp_path: Path) -> 
     missing = run(file, "create-admin", "bea", "--password-file", str(tmp_path / "none"))
     assert missing.returncode == 1
     assert "Traceback" not in missing.stderr
+
+
+def test_a_lost_password_is_replaced_and_it_is_written_down(file: Path, tmp_path: Path) -> None:
+    run(file, "init-db")
+    (tmp_path / "password").write_text("from-the-file-0123\n")
+    run(file, "create-admin", "ada", "--password-file", str(tmp_path / "password"))
+    done = run(file, "reset-password", "ada")
+    assert done.returncode == 0
+    (password,) = re.findall(r": (\S{20})$", done.stdout)
+    app = create_app(load_config(file))
+    for tried, status in (("from-the-file-0123", 401), (password, 200)):
+        body = {"name": "ada", "password": tried}
+        answer = app.test_client().post("/api/auth/login", json=body)
+        assert answer.status_code == status
+    assert answer.get_json()["must_change_password"]
+    with app.app_context():
+        entry = list_entries(actor="system", object_id="ada", limit=1)[0]
+        assert (entry.actor_kind, entry.action) == ("system", "user.change")
+        assert entry.after == {"password": "(new)"}
+    unknown = run(file, "reset-password", "nobody")
+    assert unknown.returncode == 1
+    assert "no such user" in unknown.stderr
 
 
 def test_serving_without_the_tables_says_what_to_do(file: Path) -> None:

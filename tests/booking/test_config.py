@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from sentinel_booking.config import Config, load_config
 from sentinel_booking.errors import ConfigError
+from tests.lab.certificates import Authority
 
 
 @pytest.fixture
@@ -76,6 +78,37 @@ def test_a_password_in_the_database_address_is_not_repeated(file: Path) -> None:
     text = file.read_text().replace("sqlite:///", "mysql://sentinel:hunter2@lab/")
     file.write_text(text)
     assert "hunter2" not in " ".join(problems(file))
+
+
+def test_tls_files_must_fit_and_need_no_passphrase(file: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "lab")
+    one, other = (authority.sign(name, host="127.0.0.1") for name in ("one", "other"))
+    locked = tmp_path / "locked.pem"
+    subprocess.run(
+        ["openssl", "ec", "-in", one.key, "-aes128", "-passout", "pass:x", "-out", locked],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    text = file.read_text()
+
+    def use(certificate: object, key: object) -> None:
+        given = {"tls_cert_file": certificate, "tls_key_file": key}
+        lines = [f'{name} = "{value}"\n' for name, value in given.items() if value]
+        file.write_text(text + "".join(lines))
+
+    use(one.certificate, one.key)
+    assert load_config(file).tls_key_file == one.key
+    refused = [
+        (one.certificate, None, "both or neither"),
+        (None, one.key, "both or neither"),
+        (one.certificate, other.key, "cannot be used"),
+        (one.certificate, tmp_path / "none", "cannot be used"),
+        (one.certificate, locked, "the key has a passphrase"),
+    ]
+    for certificate, key, why in refused:
+        use(certificate, key)
+        (problem,) = problems(file)
+        assert "tls_cert_file" in problem
+        assert why in problem
 
 
 def test_secret_files_must_be_there_and_long_enough(file: Path, tmp_path: Path) -> None:

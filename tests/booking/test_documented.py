@@ -74,5 +74,6 @@ def test_every_setting_is_documented_with_its_default(app: APIFlask) -> None:
     for name, field in Config.model_fields.items():
         row = next(line for line in section.splitlines() if line.startswith(f"| `{name}` |"))
         shown = row.split("|")[2].strip().strip("`")
-        default = "" if field.is_required() else str(field.default) or "empty"
+        is_bare = field.is_required() or field.default is None
+        default = "" if is_bare else str(field.default) or "empty"
         assert shown == default, name

@@ -94,6 +94,19 @@ def _create_admin(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
+def _reset_password(config: Config, options: argparse.Namespace) -> int:
+    from .app import create_app
+    from .services.audit import SYSTEM
+    from .services.passwords import generate_password
+    from .services.users import change_user
+
+    password = generate_password()
+    with create_app(config).app_context():
+        change_user(SYSTEM, options.name, {"password": password})
+    print(f"{options.name}'s password, shown this once: {password}")  # noqa: T201
+    return 0
+
+
 def _serve(config: Config, options: argparse.Namespace) -> int:
     from .app import create_app
     from .services.readiness import check_database
@@ -166,6 +179,12 @@ def _parser() -> argparse.ArgumentParser:
         "--if-none", action="store_true", help="succeed when there is such a user already"
     )
     command.set_defaults(run=_create_admin)
+
+    command = commands.add_parser(
+        "reset-password", help="give a person a new password, which must be changed, once"
+    )
+    command.add_argument("name", metavar="NAME")
+    command.set_defaults(run=_reset_password)
 
     command = commands.add_parser("invite", help="print a one-time code for a node's agent")
     command.add_argument("node", metavar="NODE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
@@ -61,6 +62,9 @@ class Config(BaseSettings):
     invite_hours: Annotated[int, Field(ge=1, le=24 * 30)] = 24
     # Where gunicorn listens; one address and port.
     listen: str = "127.0.0.1:8800"
+    # Certificate (with those between it and the authority) and its key: then it serves https.
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
     # Processes, and threads in each; a waiting policy request holds a thread.
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     threads: Annotated[int, Field(ge=1, le=256)] = 32
@@ -102,6 +106,20 @@ class Config(BaseSettings):
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise ValueError("must be an address and a port, as 127.0.0.1:8800")
         return value
+
+    @model_validator(mode="after")
+    def _check_tls_files(self) -> Config:
+        if self.tls_cert_file is None and self.tls_key_file is None:
+            return self
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            raise ValueError("tls_cert_file, tls_key_file: both or neither")
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            # A key with a passphrase would make the server wait for somebody to type it.
+            context.load_cert_chain(self.tls_cert_file, self.tls_key_file, _no_password)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"tls_cert_file, tls_key_file: cannot be used: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _leave_threads_for_people(self) -> Config:
@@ -172,6 +190,10 @@ def _secret_problems(config: Config) -> list[str]:
         except ConfigError as error:
             problems.append(str(error))
     return problems
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a passphrase")
 
 
 def read_secret(path: Path, min_chars: int = 16) -> str:

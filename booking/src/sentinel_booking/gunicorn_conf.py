@@ -19,6 +19,9 @@ init_logging()
 prepare_metrics_dir()
 
 bind = [_config.listen]
+if _config.tls_cert_file is not None and _config.tls_key_file is not None:
+    certfile = str(_config.tls_cert_file)
+    keyfile = str(_config.tls_key_file)
 workers = _config.workers
 threads = _config.threads
 worker_class = "gthread"
