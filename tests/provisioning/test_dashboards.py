@@ -156,7 +156,15 @@ ssh_sessions{user="alice",type="pty"} 2
 node_cpu_seconds_total{cpu="0",mode="idle"} 100
 node_cpu_seconds_total{cpu="0",mode="user"} 50
 """
+AGENT = """\
+sentinel_agent_policy_age_seconds 7
+sentinel_agent_logins_total{result="granted",gate="pam"} 3
+sentinel_agent_logins_total{result="refused",gate="keys"} 5
+sentinel_agent_sessions_ended_total 1
+sentinel_agent_card_repairs_total 2
+"""
 BOOKING = """\
+sentinel_node_locked{node="gpu-01"} 1
 sentinel_node_monitored{node="gpu-01"} 1
 sentinel_node_monitored{node="gpu-02"} 1
 sentinel_node_info{node="gpu-01",cluster="lab",mode="enforce",address="10.0.0.1"} 1
@@ -177,10 +185,12 @@ FAST = {
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that has scraped one node that is up, and misses another."""
     folder = tmp_path_factory.mktemp("lab")
-    with serving(Lab()) as booking, serving(Lab()) as exporter:
+    with serving(Lab()) as booking, serving(Lab()) as exporter, serving(Lab()) as agent:
         booking.metrics["/metrics"] = BOOKING
         exporter.metrics["/metrics"] = devices() + OTHERS
+        agent.metrics["/metrics"] = AGENT
         booking.add_target("sentinel", exporter.address, node="gpu-01", cluster="lab")
+        booking.add_target("agent", agent.address, node="gpu-01", cluster="lab")
         with prometheus(folder, booking, **FAST) as server:
             wait_for(
                 "gpu-02 is offline",
@@ -188,7 +198,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             )
             wait_for(
                 "two scrapes, for rate()",
-                lambda: server.query("count_over_time(node_cpu_seconds_total[1m]) >= 2"),
+                lambda: (
+                    server.query("count_over_time(node_cpu_seconds_total[1m]) >= 2")
+                    and server.query("count_over_time(sentinel_agent_logins_total[1m]) >= 2")
+                ),
             )
             yield server
 

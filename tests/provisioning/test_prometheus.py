@@ -32,6 +32,7 @@ def test_nodes_are_found_through_booking_and_bmcs_asked_through_the_exporter(
             labels = {"node": "gpu-01", "cluster": "lab", "tags": ",a,b,"}
             booking.add_target("sentinel", exporter.address, **labels)
             booking.add_target("node", exporter.address, **labels)
+            booking.add_target("agent", exporter.address, **labels)
             booking.add_target("ipmi", "bmc-01.example.org", **labels, __meta_module="rack")
 
             def is_up(job: str) -> dict[str, str]:
@@ -42,7 +43,7 @@ def test_nodes_are_found_through_booking_and_bmcs_asked_through_the_exporter(
                 return metric
 
             assert is_up("booking")["instance"] == booking.address
-            for job in ("sentinel", "node"):
+            for job in ("sentinel", "node", "agent"):
                 instance = {"__name__": "up", "job": job, "instance": exporter.address}
                 assert is_up(job) == instance | labels
             # A BMC is known by its node: its address may change.
@@ -52,7 +53,8 @@ def test_nodes_are_found_through_booking_and_bmcs_asked_through_the_exporter(
 
     # The token goes to booking with every request, and to nobody else.
     bearer = f"Bearer {SCRAPE_TOKEN}"
-    asked = {("/metrics", bearer), ("/sd/sentinel", bearer), ("/sd/node", bearer)}
+    asked = {("/metrics", bearer)}
+    asked |= {(f"/sd/{job}", bearer) for job in ("sentinel", "node", "agent")}
     assert booking.requests == asked | {("/sd/ipmi", bearer)}
     assert exporter.requests == {
         ("/metrics", ""),
