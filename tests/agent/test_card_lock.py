@@ -69,7 +69,9 @@ def wait_until_opened(lab: Lab, user: str, *cards: str) -> None:
 
 
 def getfacl(lab: Lab, card: str) -> list[str]:
-    done = lab.node.run(["getfacl", "--absolute-names", "--no-effective", f"/dev/{card}"])
+    """Return the lines of getfacl, none where there is no file."""
+    argv = ["getfacl", "--absolute-names", "--no-effective", f"/dev/{card}"]
+    done = lab.node.run(argv, check=False)
     return done.stdout.split("\n")[1:]
 
 
@@ -313,12 +315,14 @@ HOLDERS = {
 def test_who_loses_a_card_loses_what_holds_it_and_nothing_else(lab: Lab) -> None:
     make_cards(lab)
     users = {f"holder{number}": what for number, what in enumerate(HOLDERS)}
-    for user in users:
+    for user in (*users, "sentinel-exporter"):
         lab.node.add_user(user)
         lab.keys[user] = lab.keys["alice"]
     # Before the agent came, whoever wanted opened what they wanted.
     hold(lab, "bob", "nvidia1")
     hold(lab, "ops", "nvidia1", "exec sleep 2000")
+    hold(lab, "sentinel-exporter", "nvidia1", "exec sleep 2000")
+    spared = ["ops", "sentinel-exporter"]
     both = [
         grant(lab, user, "nvidia1", reservation=number) for number, user in enumerate(users, 1)
     ]
@@ -328,14 +332,14 @@ def test_who_loses_a_card_loses_what_holds_it_and_nothing_else(lab: Lab) -> None
     ]
     lab.server.grant(*both, *other)
     lab.start_agent(**SELDOM)
-    wait_for("bob, who never had it, is ended", lambda: held_by(lab, "nvidia1") == ["ops"])
+    wait_for("bob, who never had it, is ended", lambda: held_by(lab, "nvidia1") == spared)
     wait_until_opened(lab, "holder0", "nvidia1", "davinci0")
     for user, what in users.items():
         hold(lab, user, "nvidia1", HOLDERS[what])
         hold(lab, user, "davinci0", "exec sleep 3000")
     with lab.session("holder0") as session:
         lab.server.grant(*other)
-        wait_for("nobody else has it open", lambda: held_by(lab, "nvidia1") == ["ops"])
+        wait_for("nobody else has it open", lambda: held_by(lab, "nvidia1") == spared)
         wait_for("it is said", lambda: "your reservation of nvidia1 is over" in session.text())
         # Who is always another process is never seen: it is known by what it does.
         sizes = [0, 1, 2]
@@ -353,7 +357,7 @@ def test_who_loses_a_card_loses_what_holds_it_and_nothing_else(lab: Lab) -> None
             partial(lambda user: lab.node.processes(user) == ["sleep 3000"], user),
         )
     assert held_by(lab, "davinci0") == sorted(users)
-    assert held_by(lab, "nvidia1") == ["ops"]
+    assert held_by(lab, "nvidia1") == spared
     assert lab.agent_problems() == []
 
 
@@ -412,8 +416,9 @@ def test_switching_it_off_gives_the_files_back_as_they_were(lab: Lab) -> None:
     wait_until_opened(lab, "alice", "nvidia0")
     lab.node.stop_agent()
     give_back = (
-        "from pathlib import Path; from sentinel_agent.card_origins import give_cards_back; "
-        "print(give_cards_back(Path('/var/lib/sentinel')))"
+        "from pathlib import Path; from sentinel_agent.card_origins import Origins; "
+        "origins = Origins(Path('/var/lib/sentinel')); origins.load(); "
+        "print(origins.give_back())"
     )
     for _ in range(2):
         assert lab.node.run([lab.node.agent_argv()[0], "-c", give_back]).stdout == "[]\n"
@@ -462,3 +467,97 @@ def test_without_a_policy_a_card_that_is_made_anew_is_opened_to_nobody(lab: Lab)
     lab.node.start_agent()
     wait_until_opened(lab, "alice", "nvidia1")
     assert opened(lab, "ops") == list(CARDS)
+
+
+# Opens a card, and becomes a uid that was lent to the user's container, as podman's do.
+CONTAINER = """
+import ctypes, os, time
+held = os.open("/dev/nvidia0", os.O_RDWR)
+assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
+print("pid", os.getpid(), flush=True)
+while not open("/proc/self/uid_map").read().strip():
+    time.sleep(0.01)
+os.setresuid(5, 5, 5)
+print("held", flush=True)
+time.sleep(1001)
+"""
+
+
+def test_what_a_container_of_the_user_holds_is_the_users(lab: Lab) -> None:
+    make_cards(lab)
+    held = grant(lab, "alice", "nvidia0")
+    other = grant(lab, "alice", "davinci0", reservation=2)
+    lab.server.grant(held, other)
+    lab.start_agent(**SELDOM)
+    wait_until_opened(lab, "alice", "nvidia0", "davinci0")
+    lab.node.popen(["python3", "-u", "-c", CONTAINER], user="alice", log="container")
+    wait_for("it waits for its uids", lambda: "pid" in lab.node.log("container"))
+    pid = lab.node.log("container").split()[1]
+    lab.node.run(["sh", "-c", f"echo 0 100000 10 > /proc/{pid}/uid_map"])
+    wait_for("it holds the card", lambda: "held" in lab.node.log("container"))
+    # Somebody else's loss has all holders looked up; alice's right covers her container.
+    hold(lab, "alice", "davinci0", "exec sleep 3000")
+    lab.server.grant(held)
+    wait_for("the other card is free", lambda: lab.node.processes("alice") == [])
+    assert lab.node.run(["ps", "-o", "uid=", "-p", pid]).stdout.strip() == "100005"
+    lab.server.grant(other)
+    wait_for("it is ended", lambda: not (lab.node.root / "proc" / pid).exists())
+    assert lab.agent_problems() == []
+
+
+def load_nvidia(lab: Lab, *, modify: int) -> None:
+    """Have /proc say what it says where NVIDIA's driver runs two cards."""
+    lab.node.run(["mount", "-t", "tmpfs", "none", "/proc/driver"])
+    lab.node.run(["mkdir", "-p", *(f"/proc/driver/nvidia/gpus/0000:0{n}:00.0" for n in "12")])
+    for number in "12":
+        path = lab.node.root / f"proc/driver/nvidia/gpus/0000:0{number}:00.0/information"
+        path.write_text(f"Model: \t\t NVIDIA H100\nDevice Minor: \t {2 - int(number)}\n")
+    (lab.node.root / "proc/driver/nvidia/params").write_text(
+        f"ModifyDeviceFiles: {modify}\nDeviceFileUID: 0\nDeviceFileGID: 44\n"
+        "DeviceFileMode: 432\n"
+    )
+
+
+def test_files_that_nvidias_tools_were_told_not_to_make_are_made(lab: Lab) -> None:
+    load_nvidia(lab, modify=0)
+    lab.server.grant(grant(lab, "alice", "nvidia1"), mode="observe")
+    lab.start_agent()
+    dev = lab.node.root / "dev"
+
+    def listed() -> dict[str, tuple[str, int, int]]:
+        return {
+            path.name: (stat.filemode(found.st_mode), found.st_gid, found.st_rdev & 0xFFFFF)
+            for path in dev.glob("nvidia*")
+            for found in [path.stat()]
+        }
+
+    usual = {
+        "nvidiactl": ("crw-rw----", 44, os.makedev(195, 255)),
+        "nvidia0": ("crw-rw----", 44, os.makedev(195, 0)),
+        "nvidia1": ("crw-rw----", 44, os.makedev(195, 1)),
+    }
+    wait_for("they are made as the driver's tools would", lambda: listed() == usual)
+    for card in ("nvidia0", "nvidia1"):
+        (dev / card).unlink()
+    lab.server.grant(grant(lab, "alice", "nvidia1"))
+    wait_for("alice is let to hers", lambda: "user:alice:rw-" in getfacl(lab, "nvidia1"))
+    wait_for("nobody to the other", lambda: "group::---" in getfacl(lab, "nvidia0"))
+    assert not any(line.startswith("user:alice") for line in getfacl(lab, "nvidia0"))
+    (dev / "nvidia1").unlink()
+    wait_for("it is made again", lambda: "user:alice:rw-" in getfacl(lab, "nvidia1"))
+    lab.server.grant(mode="observe")
+    wait_for("they are what the tools would make", lambda: listed() == usual)
+    assert lab.agent_problems() == []
+
+
+def test_tools_that_open_the_cards_again_are_reported(lab: Lab) -> None:
+    load_nvidia(lab, modify=1)
+    lab.server.grant(mode="observe")
+    lab.start_agent()
+    beats = len(lab.server.heartbeats)
+    wait_for("it reports", lambda: len(lab.server.heartbeats) > beats + 1)
+    why = "enforce: NVIDIA's tools open the device files again"
+    assert not has_problem(lab, why)
+    lab.server.grant()
+    wait_for("it is reported", partial(has_problem, lab, why))
+    assert list((lab.node.root / "dev").glob("nvidia*")) == []

@@ -13,7 +13,7 @@ import pytest
 
 from sentinel_agent.acl import Acl
 from sentinel_agent.nvidia_files import Params, make_missing, read_params
-from tests.lab.node import REPOSITORY, why_not
+from tests.lab.node import NODE_FILES, why_not
 
 PARAMS = """\
 ResmanDebugLevel: 4294967295
@@ -93,7 +93,7 @@ def test_what_is_in_the_place_of_a_card_is_left_alone(proc: Path, tmp_path: Path
 
 
 def test_the_option_file_says_what_the_agent_looks_for() -> None:
-    text = (REPOSITORY / "agent/packaging/modprobe/sentinel-nvidia.conf").read_text()
+    text = (NODE_FILES / "sentinel-nvidia.conf").read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert "options nvidia NVreg_ModifyDeviceFiles=0" in lines
     assert all(line.split()[0] in ("options", "softdep") for line in lines)

@@ -152,13 +152,3 @@ class Origins:
 def origin_of(found: DeviceFile) -> Origin:
     """Return what the file is now, to make it that again."""
     return Origin(found.file, found.uid, found.gid, found.acl)
-
-
-def give_cards_back(state_dir: Path, dev: Path = DEV) -> list[str]:
-    """Make all device files what they were before the agent changed them, as in `give_back`.
-
-    For the uninstaller, while no agent runs. Raises StateError.
-    """
-    origins = Origins(state_dir)
-    origins.load()
-    return origins.give_back(dev)

@@ -34,8 +34,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 # A driver that is loaded anew makes and changes hundreds of files: so long after one call of
 # `changed` the next is held back, twice as long each time, until it has been quiet.
 PAUSE_MIN_S = 0.1
-PAUSE_MAX_S = 2.0
-QUIET_S = 5.0
+PAUSE_MAX_S = 1.0
+QUIET_S = 3.0
 # How often it is looked whether another file system was mounted at /dev.
 CHECK_S = 2.0
 

@@ -1,9 +1,10 @@
 """NVIDIA's device files, where the driver was told that its own tools must not make them.
 
 nvidia-modprobe, which is setuid root and which CUDA runs in every user's name, puts back mode
-0666 wherever it finds another, unless NVreg_ModifyDeviceFiles=0 (agent/packaging/modprobe).
-It makes no /dev/nvidiactl and no /dev/nvidia<minor> then either: that is done here. It goes on
-to make nvidia-uvm and nvidia-uvm-tools, for which it does not ask that setting.
+0666 wherever it finds another, unless the driver was loaded with NVreg_ModifyDeviceFiles=0
+(node_files/sentinel-nvidia.conf). It makes no /dev/nvidiactl and no /dev/nvidia<minor> then
+either: that is done here. It goes on to make nvidia-uvm and nvidia-uvm-tools, for which it does
+not ask that setting.
 This module sets no ACL and decides nothing about access.
 """
 
