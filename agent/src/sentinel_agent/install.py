@@ -78,6 +78,8 @@ def install(options: Options, read_code: ReadCode, say: Say, *, is_dry: bool = F
     is_locking = policy is not None and policy.mode == "enforce" and config.enforce
     failure = _lock(config, say) if is_locking else None
     installer.do(start_agent())
+    # That the unit was enabled belongs to the record too, which is unfinished until it is in.
+    installer.complete()
     if failure is not None:
         raise InstallError(f"installed, but not locked; the agent goes on trying. {failure}")
     if not is_locking:
