@@ -28,7 +28,10 @@ from .status import Status
 
 log = logging.getLogger(__name__)
 
+# A server that lets nobody wait, and does not say so, must not be asked without end; where one
+# booking follows another, the second must not wait for that.
 POLICY_PAUSE_MIN_S = 1.0
+POLICY_CHANGED_PAUSE_S = 0.1
 INVENTORY_RESEND_S = 900.0
 # As booking's HeartbeatIn.
 SESSIONS_MAX = 1000
@@ -76,6 +79,7 @@ class PolicyTask:
         self._status = status
         self._enforce_now = enforce_now
         self._etag = ""
+        self._version: int | None = None
         self._problems: tuple[str, ...] = ()
 
     def step(self) -> Step:
@@ -84,8 +88,12 @@ class PolicyTask:
         wait_s = self._config.policy_wait_s
         answer = self._client.get_policy(self._etag, wait_s if self._etag else 0)
         took_s = time.monotonic() - asked
+        pause_min_s = POLICY_PAUSE_MIN_S
         if answer.is_new:
             policy, problems = decode(answer.document)
+            if policy.version != self._version:
+                pause_min_s = POLICY_CHANGED_PAUSE_S
+            self._version = policy.version
             try:
                 self._keeper.take(policy)
             except StateError as error:
@@ -95,8 +103,7 @@ class PolicyTask:
             self._etag = answer.etag
             self._problems = tuple(problems)
         self._status.policy_confirmed_monotonic_s = time.monotonic()
-        # A server that lets nobody wait, and does not say so, must not be asked without end.
-        pause_s = max(answer.retry_after_s, POLICY_PAUSE_MIN_S - took_s, 0.0)
+        pause_s = max(answer.retry_after_s, pause_min_s - took_s, 0.0)
         return Step(jitter(pause_s), self._problems)
 
 
