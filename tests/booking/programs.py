@@ -143,14 +143,19 @@ def write_config(config: Config, folder: Path, **settings: object) -> Path:
 
 @contextmanager
 def booking_server(
-    config: Config, folder: Path, *, env: Mapping[str, str] | None = None, **settings: object
+    config: Config,
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    env: Mapping[str, str] | None = None,
+    **settings: object,
 ) -> Iterator[BookingServer]:
     """Run `sentinel-booking serve` on the config's database, whose tables must be there.
     `settings` replace those of the config.
     """
     port = free_port()
-    file = write_config(config, folder, listen=f"127.0.0.1:{port}", **settings)
-    url = f"http://127.0.0.1:{port}"
+    file = write_config(config, folder, listen=f"{host}:{port}", **settings)
+    url = f"http://{host}:{port}"
     program = Path(sys.executable).parent / "sentinel-booking"
     command = [str(program), "--config", str(file), "serve"]
     log = folder / "booking.log"
@@ -160,7 +165,7 @@ def booking_server(
 
         def all_serve() -> bool:
             # The first worker answers while the others still start.
-            with socket.create_connection(("127.0.0.1", port), 5) as client:
+            with socket.create_connection((host, port), 5) as client:
                 client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 client.recv(4096)
                 seen.add(server.worker_of(client))
