@@ -10,9 +10,7 @@ from tests.agent.booking_server import make_grant
 from tests.agent.conftest import Lab
 from tests.lab.wait import wait_for
 
-OTHER_CARD = {
-    "devices": [{"vendor": "ascend", "uuid": "npu-0000:C2:00.0", "index": 1, "minor": 1}]
-}
+OTHER_CARD = [{"vendor": "ascend", "uuid": "npu-0000:C2:00.0", "index": 1, "minor": 1}]
 # Takes no notice of HUP and TERM and keeps forking, so that the KILL at the end is needed.
 STUBBORN = "trap '' HUP TERM; while :; do sleep 0.05; done"
 
@@ -43,7 +41,7 @@ def test_a_fresh_booking_waits_for_what_the_released_one_left(lab: Lab) -> None:
     leave_something(lab, "alice")
     lab.server.grant(
         make_grant("bob", lab.keys["bob"], start_s=0, reservation=2),
-        make_grant("ops", lab.keys["ops"], start_s=0, reservation=3, **OTHER_CARD),
+        make_grant("ops", lab.keys["ops"], start_s=0, reservation=3, devices=OTHER_CARD),
     )
     lab.wait_for_policy()
     # It is so from the first time that the policy is written.
@@ -143,7 +141,7 @@ def test_a_session_goes_on_while_the_holders_next_card_is_waited_for(lab: Lab) -
     """Bob is connected for one card when his reservation of alice's card begins."""
     lab.server.grant(
         make_grant("alice", lab.keys["alice"]),
-        make_grant("bob", lab.keys["bob"], end_s=3, reservation=2, **OTHER_CARD),
+        make_grant("bob", lab.keys["bob"], end_s=3, reservation=2, devices=OTHER_CARD),
     )
     lab.start_agent(term_s=3)
     leave_something(lab, "alice")
