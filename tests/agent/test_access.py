@@ -189,6 +189,8 @@ def test_a_full_disk_takes_back_access_and_keeps_the_others(full_disk: Path) -> 
     (full_disk / "filler").unlink()
     again.mend()
     assert who((full_disk / "access").read_bytes()) == {"bob"}
+    resume(full_disk).mend()
+    assert who((full_disk / "access").read_bytes()) == {"bob"}
     # With space, all is as it should be.
     held.mend()
     assert who((full_disk / "access").read_bytes()) == {"bob", "carol"}
@@ -211,6 +213,38 @@ def test_a_cache_that_cannot_be_written_keeps_the_former_holder_out(tmp_path: Pa
         held.replace(build_grants(("bob", 0, 60)))
     assert b'"user":"alice"' in (tmp_path / "policy.json").read_bytes()
     assert who((tmp_path / "access").read_bytes()) == {"bob"}
+
+
+def test_a_cache_that_could_not_be_written_is_tried_again(tmp_path: Path) -> None:
+    cache, access = Cache(tmp_path / "policy.json", "nogroup"), Access(tmp_path / "access")
+    held = HeldPolicy(cache, access, REGISTRATION)
+    held.replace(build_grants(("alice", 0, 60)))
+    cache.group = "no-such-group"
+    with pytest.raises(StateError):
+        held.replace(build_grants(("bob", 0, 60)))
+    with pytest.raises(StateError):
+        held.mend()
+    cache.group = "nogroup"
+    held.mend()
+    assert b'"user":"bob"' in (tmp_path / "policy.json").read_bytes()
+
+
+@pytest.mark.parametrize("wrong", [{"mode": 0o600}, {"gid": 1}], ids=str)
+def test_a_loaded_cache_that_get_keys_cannot_read_is_written_again(
+    tmp_path: Path, wrong: dict[str, int]
+) -> None:
+    hold(tmp_path).replace(build_grants(("alice", 0, 60)))
+    path = tmp_path / "policy.json"
+    path.chmod(wrong.get("mode", 0o640))
+    os.chown(path, 0, wrong.get("gid", path.stat().st_gid))
+    inode = path.stat().st_ino
+    resume(tmp_path).mend()
+    assert (path.stat().st_mode & 0o7777, path.group()) == (0o640, "nogroup")
+    assert path.stat().st_ino != inode
+    # A whole one is left as it is.
+    inode = path.stat().st_ino
+    resume(tmp_path).mend()
+    assert path.stat().st_ino == inode
 
 
 def test_an_access_file_older_than_the_cache_is_written_again(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,7 @@ class Cache:
 
         Raises StateError when they are damaged or could have been written by others.
         """
+        before = self._identity()
         text = read_file(self.path, bytes_max=CACHE_BYTES_MAX)
         if text is None:
             return None
@@ -45,10 +47,15 @@ class Cache:
         if problems:
             # Only whole grants were written: something else wrote this.
             raise StateError(f"{self.path} is damaged: {problems[0]}")
+        # It need not be written again, and must not look newer than the access file for it.
+        if before == self._identity() and self._is_readable_to_group():
+            self._written = before
         return policy, opens
 
     def store(self, policy: Policy, opens: Mapping[int, datetime] | None = None) -> None:
         """Replace the cache; `opens` as in `policy.encode`. Raises StateError."""
+        # Until the new one is there, what is there is not what was to be stored.
+        self._written = None
         try:
             gid = grp.getgrnam(self.group).gr_gid
         except KeyError:
@@ -56,8 +63,6 @@ class Cache:
         content = policies.encode(policy, opens)
         if len(content) > CACHE_BYTES_MAX:
             raise StateError(f"the policy is larger than {CACHE_BYTES_MAX} bytes")
-        # Until the new one is there, what is there is not what was to be stored.
-        self._written = None
         self._written = identity(replace_file(self.path, content, mode=CACHE_MODE, gid=gid))
 
     def written_at(self) -> datetime:
@@ -68,8 +73,20 @@ class Cache:
             raise StateError(f"cannot read {self.path}: {error.strerror}") from error
 
     def is_as_stored(self) -> bool:
-        """Say whether the file is still the one that this process stored."""
+        """Say whether the file is still the one that this process stored or loaded."""
+        return self._written is not None and self._identity() == self._written
+
+    def _identity(self) -> tuple[int, ...] | None:
         try:
-            return identity(self.path.lstat()) == self._written
+            return identity(self.path.lstat())
         except OSError:
+            return None
+
+    def _is_readable_to_group(self) -> bool:
+        """Say whether the file's owner, group and mode are as `store` makes them."""
+        try:
+            found = self.path.lstat()
+            gid = grp.getgrnam(self.group).gr_gid
+        except (OSError, KeyError):
             return False
+        return (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (CACHE_MODE, 0, gid)
