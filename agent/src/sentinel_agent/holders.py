@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import stat
 import struct
 import threading
@@ -31,6 +32,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 # server or a user's FUSE program could keep the agent waiting for ever.
 AT_FDCWD, AT_STATX_DONT_SYNC, STATX_TYPE = -100, 0x4000, 1
 STATX_BYTES, STATX_MODE, STATX_RDEV = 256, 28, 128
+# proc_pid_maps(5): an area's start and end, and file system and inode of what is mapped there.
+MAPPED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ (\S+ [1-9]\d*)", re.MULTILINE)
 # kcmp(2); its number by architecture, 272 in the generic table that newer ones share.
 SYS_KCMP = {"x86_64": 312, "ppc64le": 354, "s390x": 343}.get(os.uname().machine, 272)
 KCMP_FILES = 2
@@ -107,7 +110,7 @@ class _Search:
     _error: Exception | None = None
     _interesting: dict[int, bool] = field(default_factory=dict)
     # File system and inode of what is mapped, to the device's number or 0.
-    _mapped: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
+    _mapped: dict[bytes, int] = field(default_factory=dict)
 
     def run(self, stall_s: float) -> bool:
         """Return whether all were looked at: not when one took so long. Raises its errors."""
@@ -167,17 +170,17 @@ class _Search:
 
     def _mapped_in(self, process: str) -> set[int]:
         """Format: proc_pid_maps(5). map_files leads to what is mapped, whatever its path."""
+        try:
+            with open(f"{process}/maps", "rb") as maps:  # noqa: PTH123  for each process
+                text = maps.read()
+        except OSError:  # it has ended
+            return set()
         devices = set()
-        with contextlib.suppress(OSError), open(f"{process}/maps", "rb") as maps:  # noqa: PTH123
-            for line in maps:
-                area, _, _, file_system, inode, *_ = line.split(None, 5)
-                if inode == b"0":
-                    continue
-                key = (file_system, inode)
-                if key not in self._mapped:
-                    start, end = (int(edge, 16) for edge in area.split(b"-"))
-                    self._mapped[key] = _device_number(f"{process}/map_files/{start:x}-{end:x}")
-                devices.add(self._mapped[key])
+        for start, end, key in MAPPED.findall(text):
+            if key not in self._mapped:
+                area = f"{int(start, 16):x}-{int(end, 16):x}"
+                self._mapped[key] = _device_number(f"{process}/map_files/{area}")
+            devices.add(self._mapped[key])
         return devices & self.devices
 
 
