@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -89,6 +88,7 @@ class Change:
         try:
             for path, existed in self._entries().items():
                 backup = _backup(path)
+                _new(path).unlink(missing_ok=True)
                 if not existed:
                     path.unlink(missing_ok=True)
                 elif backup.exists():
@@ -130,9 +130,15 @@ def _backup(path: Path) -> Path:
     return path.with_name(f".{path.name}.before-sentinel")
 
 
+def _new(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new-sentinel")
+
+
 def _replace(target: Path, content: bytes) -> None:
-    opened, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    new = Path(name)
+    # One name, so that what a kill leaves is found again.
+    new = _new(target)
+    new.unlink(missing_ok=True)
+    opened = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(opened, "wb") as file:
             file.write(content)

@@ -38,8 +38,9 @@ PACKAGED_UNITS = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 CONFIG_FOLDER = Path("/etc/sentinel")
 CA_FILE = CONFIG_FOLDER / "server-ca.pem"
 MODPROBE = Path("/etc/modprobe.d/sentinel-nvidia.conf")
-# Signs of NVIDIA's driver: loaded, or there to be loaded.
-NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/usr/bin/nvidia-smi"))
+# NVIDIA's driver is loaded, or its library is there, which comes with the driver.
+NVIDIA_LOADED = Path("/proc/driver/nvidia/version")
+NVIDIA_LIBRARIES = ("lib*/libnvidia-ml.so.1", "lib/*/libnvidia-ml.so.1")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def plan_files(options: Options, config: Config, sshd: Sshd, record: Record) -> 
     if not folder.is_dir():
         steps.append(MakeFolder(folder, 0o755))
     steps += _config_files(options)
-    if any(path.exists() for path in NVIDIA):
+    if _has_nvidia():
         text = _shipped(f"node_files/{MODPROBE.name}", str(MODPROBE))
         steps.append(
             WriteFile(MODPROBE, text, 0o644, "leaves the cards' device files to the agent")
@@ -170,6 +171,12 @@ def _breakglass_sshd(options: Options, config: Config, sshd: Sshd) -> list[Step]
         path = UNIT_FOLDER / breakglass_sshd.UNIT
         steps.append(WriteFile(path, unit, 0o644, "runs the break-glass sshd"))
     return steps
+
+
+def _has_nvidia() -> bool:
+    return NVIDIA_LOADED.exists() or any(
+        any(Path("/usr").glob(pattern)) for pattern in NVIDIA_LIBRARIES
+    )
 
 
 def _is_packaged(unit: str) -> bool:

@@ -170,9 +170,7 @@ def _change(
         sshd.test_config(scene.program)
         check()
         if listener is not None:
-            settings = sshd.effective(scene.program, check_login.NOBODY)
-            addresses = settings.get("listenaddress", ())
-            sshd_listener.check_before_reload(listener, addresses)
+            sshd_listener.check_before_reload(listener)
             is_reloaded = True
             sshd_listener.reload_sshd(listener)
         prove()

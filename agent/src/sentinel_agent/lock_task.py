@@ -5,18 +5,22 @@ It acts only on a node where `sentinel-agent install` was run; elsewhere it repo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import lock
-from .breakglass import find_operators
+from .breakglass import FOLDER, find_operators
 from .config import Config
+from .drop_in import GET_KEYS
 from .errors import LockError
 from .held import HeldPolicy
 from .install_record import RECORD
 from .lock import State
-from .lock_files import find_foreign_commands
+from .lock_files import PAM_FILE, find_foreign_commands
+from .sshd import MAIN_CONFIG
 from .status import Status
 from .tasks import BACKOFF_MAX_S, Step, backoff_s
 
@@ -37,7 +41,7 @@ class _Failure:
 
     text: str
     wanted: State
-    seen: tuple[str, ...]
+    seen: tuple[object, ...]
     count: int
     retry_monotonic_s: float
 
@@ -97,9 +101,10 @@ class LockTask:
         return "locked" if policy.mode == "enforce" and self._config.enforce else "open"
 
     def _bring(self, found: State, wanted: State) -> list[str]:
-        drift = tuple(lock.drift(self._config))
+        drift = "; ".join(lock.drift(self._config))
+        seen = self._see()
         failure = self._failure
-        if failure is not None and (failure.wanted, failure.seen) != (wanted, drift):
+        if failure is not None and (failure.wanted, failure.seen) != (wanted, seen):
             failure = None  # something was changed: perhaps the cause
         if failure is not None and time.monotonic() < failure.retry_monotonic_s:
             return [failure.text]
@@ -108,7 +113,7 @@ class LockTask:
                 self._warnings = tuple(lock.engage(self._config))
                 self._warned_monotonic_s = time.monotonic()
                 if self._was_locked or found == "partial":
-                    self._repaired(f"put back: {'; '.join(drift)}")
+                    self._repaired(f"put back: {drift}")
             else:
                 lock.release(self._config)
                 self._warnings = ()
@@ -117,12 +122,28 @@ class LockTask:
             pause_s = backoff_s(count, RETRY_MAX_S)
             text = f"sshd is not {wanted}: {error}"
             log.error("lock not changed wanted=%s found=%s reason=%s", wanted, found, error)
-            self._failure = _Failure(text, wanted, drift, count, time.monotonic() + pause_s)
+            self._failure = _Failure(text, wanted, seen, count, time.monotonic() + pause_s)
             self._status.lock = lock.state(self._config)
             return [text]
         self._failure = None
         self._status.lock = lock.state(self._config)
         return []
+
+    def _see(self) -> tuple[object, ...]:
+        """Return a sign that changes when somebody works on what the lock depends on."""
+        folders = (FOLDER, self._config.sshd_drop_in.parent, Path(GET_KEYS).parent)
+        paths = [*folders, MAIN_CONFIG, PAM_FILE, Path("/etc/group"), self._config.state_dir]
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                paths += sorted(folder.iterdir())
+        signs: list[object] = []
+        for path in paths:
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                # Not the state folder's times: the agent itself writes there.
+                times = () if path == self._config.state_dir else (found.st_mtime_ns,)
+                signs.append((path, found.st_mode, found.st_uid, found.st_gid, *times))
+        return tuple(signs)
 
     def _look_for_operators(self) -> tuple[str, ...]:
         """Return what is wrong with the break-glass accounts; looked at once in a while."""

@@ -138,8 +138,8 @@ def _foreign(
         found = [f"sshd -T: {effective}"]
     for line in found:
         yield Finding(
-            f"another AuthorizedKeysCommand ({line}): it is not asked while the node is locked; "
-            "--replace-akc if meant", stops=not options.replace_akc,
+            f"another AuthorizedKeysCommand ({line}): it is not asked while the node is "
+            "locked; --replace-akc if meant", stops=not options.replace_akc,
         )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -108,11 +107,10 @@ def from_note(text: str) -> Listener | None:
         return None
 
 
-def check_before_reload(listener: Listener, addresses: Sequence[str]) -> None:
+def check_before_reload(listener: Listener) -> None:
     """Make sure that sshd, read anew, comes up again. Raises LockError.
 
-    `addresses` are the effective `listenaddress` values. SIGHUP ends a listener that cannot use
-    its arguments, its configuration or its addresses.
+    SIGHUP ends a listener that cannot use its arguments, its configuration or its addresses.
     """
     argv = listener.argv
     if not argv[0].startswith("/") or not os.access(argv[0], os.X_OK):
@@ -121,8 +119,11 @@ def check_before_reload(listener: Listener, addresses: Sequence[str]) -> None:
     done = commands.run([argv[0], "-t", *own])
     if done.status != 0:
         raise LockError("reload", f"with the running sshd's arguments: {done.reason}")
+    # As sshd will have them: a port can be among its arguments.
+    settings = commands.run([argv[0], "-T", *own]).output.splitlines()
+    addresses = [line.split()[1] for line in settings if line.startswith("listenaddress ")]
     held = {(address, port) for _, address, port in listener.sockets}
-    if "-p" not in argv and addresses and not any(_is_free(text, held) for text in addresses):
+    if addresses and not any(_is_free(text, held) for text in addresses):
         raise LockError(
             "reload", f"sshd could listen on none of its addresses ({', '.join(addresses)})"
         )

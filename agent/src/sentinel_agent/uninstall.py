@@ -25,8 +25,8 @@ from .sshd_listener import is_systemd
 Say = Callable[[str], None]
 # The agent's own state, which it made while it ran.
 STATE_FILES = (
-    RECORD, UNFINISHED, "registration.json", "policy.json", "access", "granted.json", "cards.json",
-    "agent.lock", "lock-change.flock",
+    RECORD, UNFINISHED, "registration.json", "policy.json", "access", "granted.json",
+    "cards.json", "agent.lock", "lock-change.flock",
 )  # fmt: skip
 
 
