@@ -320,3 +320,27 @@ def test_sshd_reads_local_expiry_as_the_true_end(name: str, tmp_path: Path) -> N
         assert until
         read = datetime.fromisoformat(until[1]).replace(tzinfo=UTC).timestamp()
         assert read == end, (name, text, end - read)
+
+
+def test_a_real_sshd_takes_local_expiry_in_summer_time(tmp_path: Path) -> None:
+    """An hour too early, sshd would refuse Alice in the last hour of her reservation."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    now = datetime.now(UTC)
+    summer = next(name for name in ("Europe/Berlin", "Australia/Sydney", "America/Santiago")
+                  if now.astimezone(ZoneInfo(name)).dst())  # fmt: skip
+    with Node("gpu-01", tmp_path) as node:
+        key = node.make_key("alice")
+        node.add_user("alice")
+        node.install_lock()
+        drop_in = node.root / "etc/ssh/sshd_config.d/00-sentinel.conf"
+        text = drop_in.read_text()
+        assert f"{PROGRAM} %u" in text
+        drop_in.write_text(text.replace(f"{PROGRAM} %u", f"{PROGRAM} --local-expiry %u"))
+        node.run(["ln", "-sf", f"/usr/share/zoneinfo/{summer}", "/etc/localtime"])
+        node.write_policy(make_policy(make_grant("alice", key, end_s=1800)))
+        node.start_sshd()
+        line = run(node, "--local-expiry", "alice")[1]
+        assert re.search(r'expiry-time="\d{14}",', line)
+        assert node.ssh("alice", key, "date +%Z").stdout.strip() not in ("", "UTC")
