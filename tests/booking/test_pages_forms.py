@@ -493,7 +493,8 @@ def test_a_node_is_added_changed_invited_and_removed(lab: APIFlask) -> None:
     invite = olga.post("/nodes/gpu-09/invite")
     assert invite.status_code == 201
     code = shown_secret(invite.text, "code")
-    assert f"SENTINEL_AGENT_CODE={code} sentinel-agent register --server " in invite.text
+    for command in ("install", "register"):
+        assert f"SENTINEL_AGENT_CODE={code} sentinel-agent {command} --server " in invite.text
     with lab.app_context():
         kept = db.session.scalars(select(Invite)).one()
         assert code not in kept.code_hash
