@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     lay_out(frozen, tree)
+    drop_search_paths(tree)
     write_documents(tree, terms, version, epoch)
     set_modes(tree)
     write_control(tree, version)
@@ -78,6 +79,19 @@ def lay_out(frozen: Path, tree: Path) -> None:
         unit.parent.mkdir(parents=True, exist_ok=True)
         # By hand the programs are installed elsewhere.
         unit.write_text(source.read_text().replace("/usr/local/bin/", "/usr/bin/"))
+
+
+def drop_search_paths(tree: Path) -> None:
+    """Keep the libraries from looking for others where the build machine had its own.
+
+    A Python that was built by its user names its folder in each library (RUNPATH). On a node
+    others than root may be able to write there, and root's programs would load what they put.
+    """
+    for path in tree.rglob("*"):
+        if _is_elf(path) and not _output("patchelf", "--print-rpath", str(path)).startswith(
+            ("$ORIGIN", "\n")
+        ):
+            _output("patchelf", "--remove-rpath", str(path))
 
 
 def write_documents(tree: Path, terms: str, version: str, epoch: int) -> None:
@@ -140,13 +154,19 @@ def needed_glibc(files: list[Path]) -> str:
     """Return the newest version of glibc's symbols that a program or library asks for."""
     newest: tuple[int, ...] = (0,)
     for path in files:
-        with path.open("rb") as file:
-            if file.read(4) != b"\x7fELF":
-                continue
+        if not _is_elf(path):
+            continue
         symbols = _output("objdump", "--dynamic-syms", str(path))
         for text in re.findall(r"\(?GLIBC_([0-9.]+)\)? ", symbols):
             newest = max(newest, tuple(int(part) for part in text.split(".")))
     return ".".join(str(part) for part in newest)
+
+
+def _is_elf(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def _md5(path: Path) -> str:

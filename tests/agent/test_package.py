@@ -172,6 +172,22 @@ def test_the_package_says_what_it_needs(package: Path) -> None:
     assert "python3 " in needs
 
 
+def test_no_library_looks_for_others_outside_the_package(unpacked: Path) -> None:
+    """Whoever can write in a folder of that name on a node would be root there."""
+    seen = 0
+    for path in (unpacked / FOLDER[1:]).rglob("*"):
+        if path.is_file() and path.read_bytes()[:4] == b"\x7fELF":
+            seen += 1
+            shown = subprocess.run(
+                ["objdump", "--private-headers", str(path)],
+                capture_output=True, text=True, check=True,
+            ).stdout  # fmt: skip
+            for folders in re.findall(r"^  R(?:UN)?PATH +(\S+)$", shown, re.M):
+                outside = [one for one in folders.split(":") if not one.startswith("$ORIGIN")]
+                assert not outside, path
+    assert seen > 20
+
+
 def test_the_terms_of_everything_bundled_are_in_the_package(unpacked: Path) -> None:
     """By the lock, and by a look at the libraries: not by the list that the build made."""
     terms = (unpacked / "usr/share/doc/sentinel-agent/copyright").read_text()
