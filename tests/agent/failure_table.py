@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-# `in again`: out until the agent has mended it, in its next round.
+# `in again`: out until the agent has put it right, in its next round; while there is no agent,
+# out.
 Booked = Literal["in", "in again", "out"]
 
 
@@ -37,4 +38,57 @@ SERVER = (
     Promise("its answer has no end", "in", "reading ends at 16 MiB"),
     Promise("its answer unpacks to gigabytes", "in", "packed answers are refused"),
     Promise("its answer is packed many times over", "in", "packed answers are refused"),
+)
+
+AGENT = (
+    Promise("it is killed", "in", "the gates read the policy from the disk"),
+    Promise("it hangs", "in", "the gates read the policy from the disk"),
+    Promise("its configuration is damaged when it starts", "in", "the gates do not read it"),
+    Promise(
+        "all it keeps is damaged when it starts, and the server is down", "out",
+        "what cannot be read opens nothing; it ends nobody whose reservation it cannot know",
+    ),
+)  # fmt: skip
+
+_DAMAGES = ("is cut short", "is emptied", "is removed", "can be written by all",
+            "belongs to a user", "is a symbolic link", "is a pipe", "is a folder")  # fmt: skip
+FILES = (
+    *(
+        Promise(f"{name} {damage}", "in again", "the gates trust only what root alone wrote")
+        for name in ("the cache", "the access file")
+        for damage in _DAMAGES
+    ),
+    Promise(
+        "their folder can be written by all", "out", "the agent writes nothing into it"
+    ),
+    Promise("the disk is full while a reservation is released", "in",
+            "what takes access away needs no space: it is blanked out of the access file"),
+)  # fmt: skip
+
+_ALL_SHUT = "sshd asks no other program"
+GATES = (
+    Promise("get-keys is replaced by root's own that gives out keys", "in",
+            "pam-gate asks for a reservation too"),
+    Promise("get-keys can be written by all", "in again", "sshd does not run it"),
+    Promise("get-keys belongs to a user", "in again", "sshd does not run it"),
+    Promise("get-keys is removed", "in again", _ALL_SHUT),
+    Promise("get-keys is a folder", "in again", _ALL_SHUT),
+    Promise("get-keys cannot be executed", "in again", _ALL_SHUT),
+    Promise("get-keys is replaced by one that hangs", "in again", "sshd waits for its answer"),
+    Promise("pam-gate is replaced by one that lets all in", "in",
+            "get-keys asks for a reservation too"),
+    Promise("pam-gate can be written by all", "in", "PAM does not mind; it is put right"),
+    Promise("pam-gate is removed", "in again", "PAM refuses"),
+    Promise("the account of get-keys is deleted", "out", "sshd cannot run it as nobody else"),
+)  # fmt: skip
+
+# Everything on the node ended with it: there are no sessions that could stay.
+REBOOT = (
+    Promise("without network, the policy is valid", "in", "the gates need neither"),
+    Promise("without network, the policy has expired", "out", "a week without the server"),
+)
+
+CLOCK = (
+    Promise("it is an hour slow", "in", "the agent goes by the server's clock"),
+    Promise("it is an hour fast", "in", "the agent goes by the server's clock"),
 )

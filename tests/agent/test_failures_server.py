@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -14,18 +15,11 @@ from tests.agent import bad_server
 from tests.agent.bad_server import BadServer, Reply
 from tests.agent.booking_server import make_policy
 from tests.agent.failure_table import SERVER, Promise
-from tests.agent.failures import USERS, Matrix, matrix_in
+from tests.agent.failures import USERS, Failure, Matrix, outcomes
 from tests.lab.wait import wait_for
 
 # Far more than the agent needs, and far less than what the bad servers send.
 MEMORY_MAX_KIB = 300 * 1024
-
-
-@pytest.fixture(scope="module")
-def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
-    """One node for all rows; `Matrix.run` proves its state before and after each."""
-    with matrix_in(tmp_path_factory.mktemp("server-fails")) as matrix:
-        yield matrix
 
 
 @contextlib.contextmanager
@@ -45,12 +39,22 @@ def down(matrix: Matrix, reply: Reply | None = None, said: str = "no answer") ->
         if said:
             wait_for(f"the agent says: {said}", partial(matrix.has_logged, said, start))
         yield
+        assert peak_memory_kib(matrix) < MEMORY_MAX_KIB
     asked = len(matrix.server.requests)
     matrix.server.start()
     wait_for(
         "the agent asks the good server",
         lambda: any("/policy" in line for line in matrix.server.requests[asked:]),
     )
+
+
+def peak_memory_kib(matrix: Matrix) -> int:
+    """Return the most that the agent ever had."""
+    assert matrix.node.agent is not None
+    nsenter = matrix.node.agent.pid
+    pid = Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()[0]
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def for_everybody(matrix: Matrix, **more: object) -> dict[str, object]:
@@ -109,17 +113,23 @@ REPLIES: dict[str, tuple[Callable[[Matrix], Reply] | None, str]] = {
 }
 
 
-@pytest.mark.parametrize("promise", SERVER, ids=lambda promise: promise.failure)
-def test_whatever_the_server_does_a_reservation_holds(matrix: Matrix, promise: Promise) -> None:
+def failure_of(promise: Promise) -> Failure:
     make, said = REPLIES[promise.failure]
-    matrix.run(promise, partial(down, reply=make(matrix) if make else None, said=said))
+    return lambda matrix: down(matrix, make(matrix) if make else None, said)
 
 
-def test_the_agent_stays_small_whatever_it_is_answered(matrix: Matrix) -> None:
-    """After all of the above: the most that it ever had."""
-    assert matrix.node.agent is not None
-    nsenter = matrix.node.agent.pid
-    pid = Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()[0]
-    status = Path(f"/proc/{pid}/status").read_text()
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    assert int(peak.split()[1]) < MEMORY_MAX_KIB
+@pytest.fixture(scope="module")
+def outcome(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[Promise], Future[None]]]:
+    """Run all rows at once; each test takes its own."""
+    rows = [(promise, failure_of(promise)) for promise in SERVER]
+    with outcomes(tmp_path_factory.mktemp("server-fails"), rows) as found:
+        yield lambda promise: found[promise.failure]
+
+
+@pytest.mark.parametrize("promise", SERVER, ids=lambda promise: promise.failure)
+def test_whatever_the_server_does_a_reservation_holds(
+    outcome: Callable[[Promise], Future[None]], promise: Promise
+) -> None:
+    outcome(promise).result()
