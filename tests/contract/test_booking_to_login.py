@@ -23,12 +23,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from sentinel_booking.config import Config
-from tests.booking.lab import add_node, ascend, invite
-from tests.booking.people import PASSWORD, add_user
-from tests.booking.programs import booking_server, migrated_app
+from tests.contract.real_lab import NODE, RealLab, real_lab
 from tests.lab.api import Api
-from tests.lab.node import Node, why_not
+from tests.lab.node import Node
 from tests.lab.wait import wait_for
 
 PEOPLE = ("alice", "bob", "carol", "dora", "erik", "fei", "gao", "hans", "ines", "jun")
@@ -132,68 +129,25 @@ class Tries:
     said: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Lab:
-    """The server, the node under its agent, and everybody's private keys."""
-
-    url: str
-    node: Node
-    keys: dict[str, Path]
-    uuids: dict[str, str]
-
-
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    """A node that has registered with the real server and holds its policy."""
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    for name in ("secret", "scrape", "webhook"):
-        (tmp_path / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
-    config = Config(
-        database_url=f"sqlite:///{tmp_path / 'booking.db'}",
-        secret_key_file=tmp_path / "secret",
-        scrape_token_file=tmp_path / "scrape",
-        webhook_token_file=tmp_path / "webhook",
-    )
-    app = migrated_app(config)
-    add_node(app, "npu-01", mode="enforce")
-    for name in PEOPLE:
-        add_user(app, name)
-    code = invite(app, "npu-01")
-    cards = [ascend(number) for number in range(len(PEOPLE))]
-    with (
-        Node("npu-01", tmp_path) as node,
-        booking_server(config, tmp_path, host=node.host_address) as server,
-    ):
-        node.install_lock()
-        keys = {name: node.make_key(name) for name in PEOPLE}
-        for name in PEOPLE:
-            node.add_user(name)
-        node.start_sshd()
-        inventory = {"devices": cards, "problems": []}
-        node.write("/etc/sentinel/inventory.json", json.dumps(inventory))
-        command = ["cat", "/etc/sentinel/inventory.json"]
-        node.register_agent(server.url, code, inventory_command=command)
-        node.start_agent()
-        uuids = [str(card["uuid"]) for card in cards]
-        watcher = Api(server.url, PEOPLE[0], PASSWORD)
-        wait_for(
-            "the cards are reported",
-            lambda: len(watcher.get("/api/nodes/npu-01").json()["devices"]) == len(cards),
-        )
-        yield Lab(server.url, node, keys, dict(zip(PEOPLE, uuids, strict=True)))
+def lab(tmp_path: Path) -> Iterator[RealLab]:
+    """A locked node that has registered with the real server and holds its policy."""
+    with real_lab(tmp_path, PEOPLE, "enforce") as lab:
+        lab.node.install_lock()
+        lab.node.start_sshd()
+        lab.start_agent()
+        yield lab
 
 
-def come_and_go(lab: Lab, gates: Gates, name: str) -> Tries:
+def come_and_go(lab: RealLab, gates: Gates, name: str) -> Tries:
     """Book, log in, release and try again, over and over."""
-    person, key, tries = Api(lab.url, name, PASSWORD), lab.keys[name], Tries()
+    person, key, tries = lab.sign_in(name), lab.keys[name], Tries()
     public = key.with_suffix(".pub").read_text()
     assert person.post("/api/me/keys", {"public_key": public}).status_code == 201
     for _ in range(ROUNDS):
         ends = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
         wish: dict[str, object] = {
-            "node": "npu-01",
+            "node": NODE,
             "devices": [lab.uuids[name]],
             "ends": ends.isoformat(),
         }
@@ -209,7 +163,7 @@ def come_and_go(lab: Lab, gates: Gates, name: str) -> Tries:
     return tries
 
 
-def log_in(lab: Lab, name: str, answered: float) -> subprocess.CompletedProcess[str]:
+def log_in(lab: RealLab, name: str, answered: float) -> subprocess.CompletedProcess[str]:
     """Begin a login one second after the answer, whatever the node knows by then."""
     time.sleep(max(0.0, answered + BEGIN_AFTER_S - time.monotonic()))
     return lab.node.ssh(name, lab.keys[name], "true")
@@ -225,7 +179,7 @@ def distribution(seconds: list[float]) -> str:
 
 
 def test_a_login_begun_a_second_after_the_answer_finds_the_booking_in_force(
-    lab: Lab, capsys: pytest.CaptureFixture[str]
+    lab: RealLab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Gates(lab.node) as gates, ThreadPoolExecutor(len(PEOPLE)) as pool:
         results = list(pool.map(lambda name: come_and_go(lab, gates, name), PEOPLE))
