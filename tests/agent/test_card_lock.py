@@ -225,7 +225,7 @@ def test_whatever_changes_a_card_is_put_right_at_once(lab: Lab) -> None:
     # By kind, not by time: a fight over a file must not fill the log.
     assert lab.node.log("agent").count("card repaired card=nvidia0 why=tampered") == 1
     assert lab.node.log("agent").count("card repaired card=nvidia0 why=made anew") == 1
-    wait_for("all is well", lambda: lab.agent_problems() == [])
+    wait_for("all is well", lambda: not has_problem(lab, "enforce: "))
 
 
 def test_what_is_no_device_is_left_alone_and_reported(lab: Lab) -> None:
@@ -252,7 +252,7 @@ def test_what_is_no_device_is_left_alone_and_reported(lab: Lab) -> None:
         (dev / card).unlink()
         make_card(lab, card)
     wait_until_opened(lab, "alice", "nvidia0", "nvidia1")
-    wait_for("all is well", lambda: lab.agent_problems() == [])
+    wait_for("all is well", lambda: not has_problem(lab, "enforce: "))
 
 
 def test_a_card_that_cannot_be_set_is_reported_for_as_long(lab: Lab) -> None:
@@ -275,7 +275,7 @@ def test_a_card_that_cannot_be_set_is_reported_for_as_long(lab: Lab) -> None:
     wait_until_opened(lab, "alice", "nvidia0", "nvidia1", "davinci0")
     lab.node.run(["umount", "/dev/nvidia0", "/dev/nvidia1"])
     wait_until_opened(lab, "alice", "davinci0")
-    wait_for("all is well", lambda: lab.agent_problems() == [])
+    wait_for("all is well", lambda: not has_problem(lab, "enforce: "))
 
 
 def test_an_unknown_minor_number_opens_nothing_and_is_reported(lab: Lab) -> None:
@@ -358,7 +358,7 @@ def test_who_loses_a_card_loses_what_holds_it_and_nothing_else(lab: Lab) -> None
         )
     assert held_by(lab, "davinci0") == sorted(users)
     assert held_by(lab, "nvidia1") == spared
-    wait_for("all is well", lambda: lab.agent_problems() == [])
+    wait_for("all is well", lambda: not has_problem(lab, "enforce: "))
 
 
 def test_the_next_holder_waits_for_the_card_and_not_for_the_user(lab: Lab) -> None:
@@ -502,7 +502,7 @@ def test_what_a_container_of_the_user_holds_is_the_users(lab: Lab) -> None:
     assert lab.node.run(["ps", "-o", "uid=", "-p", pid]).stdout.strip() == "100005"
     lab.server.grant(other)
     wait_for("it is ended", lambda: not (lab.node.root / "proc" / pid).exists())
-    wait_for("all is well", lambda: lab.agent_problems() == [])
+    wait_for("all is well", lambda: not has_problem(lab, "enforce: "))
 
 
 def load_nvidia(lab: Lab, *, modify: int) -> None:
@@ -547,7 +547,7 @@ def test_files_that_nvidias_tools_were_told_not_to_make_are_made(lab: Lab) -> No
     wait_for("it is made again", lambda: "user:alice:rw-" in getfacl(lab, "nvidia1"))
     lab.server.grant(mode="observe")
     wait_for("they are what the tools would make", lambda: listed() == usual)
-    wait_for("all is well", lambda: lab.agent_problems() == [])
+    wait_for("all is well", lambda: not has_problem(lab, "enforce: "))
 
 
 def test_tools_that_open_the_cards_again_are_reported(lab: Lab) -> None:
