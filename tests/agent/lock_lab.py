@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sentinel_agent.lock import State
@@ -50,7 +50,7 @@ class LockLab:
 
     node: Node
     keys: dict[str, Path]
-    _caller: subprocess.Popen[str] | None = None
+    _caller: subprocess.Popen[str] | None = field(default=None, kw_only=True)
 
     def call(self, name: str) -> object:
         """Call a function of lock.py in the node; return its answer, or Refused."""

@@ -83,6 +83,8 @@ def plan_files(options: Options, config: Config, sshd: Sshd, record: Record) -> 
         steps.append(MakeFolder(folder, 0o755))
     steps += _config_files(options)
     if _has_nvidia():
+        if not MODPROBE.parent.is_dir():
+            steps.append(MakeFolder(MODPROBE.parent, 0o755))
         text = _shipped(f"node_files/{MODPROBE.name}", str(MODPROBE))
         steps.append(
             WriteFile(MODPROBE, text, 0o644, "leaves the cards' device files to the agent")

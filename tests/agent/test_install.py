@@ -1,0 +1,472 @@
+"""Installing, checking and uninstalling a node by the command, on a real sshd."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.agent.booking_server import CODE, BookingServer, make_grant
+from tests.agent.lock_lab import ACCOUNTS, DROP_IN, LockLab
+from tests.lab.node import Node, why_not
+from tests.lab.wait import wait_for
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+# All that an installation may touch.
+SYSTEM = ("etc", "usr/lib/sentinel", "usr/lib/systemd", "usr/lib/sysusers.d",
+          "var/lib/sentinel")  # fmt: skip
+# Backups and locks of the tools that change accounts.
+NOISE = ("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/.pwd.lock",
+         "etc/subuid-", "etc/subgid-")  # fmt: skip
+UNFINISHED = "/var/lib/sentinel/install-unfinished.json"
+
+
+@dataclass
+class InstallLab(LockLab):
+    """A node as its distribution left it, and a booking server whose mode is `observe`."""
+
+    server: BookingServer
+
+    def install(
+        self, *more: str, code: str = CODE, breakglass: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `sentinel-agent install`."""
+        operators = ["--breakglass", "ops=/var/keys/ops.pub"] if breakglass else []
+        argv = ["install", "--server", self.server.url, "--plain-http", *operators, *more]
+        env = {"SENTINEL_AGENT_CODE": code} if code else {}
+        return self.node.run(self.node.agent_argv(*argv), env=env, check=False)
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of the agent."""
+        return self.node.run(self.node.agent_argv(command), check=False)
+
+    def system(self) -> dict[str, tuple[object, ...]]:
+        """Return `tree` of everything that an installation may touch."""
+        found = self.tree(*SYSTEM)
+        return {path: what for path, what in found.items() if path not in NOISE}
+
+    def registrations(self) -> int:
+        """Return how often the invite code was presented."""
+        return sum(request.endswith("/register") for request in self.server.requests)
+
+    def lock(self) -> str:
+        """Return what the last heartbeat said of the lock."""
+        return str(self.server.heartbeats[-1].get("lock")) if self.server.heartbeats else ""
+
+    def problems(self) -> str:
+        """Return the problems of the last heartbeat."""
+        return str(self.server.heartbeats[-1]["problems"]) if self.server.heartbeats else ""
+
+    def start_agent(self) -> None:
+        """Start the agent with the settings of these tests."""
+        config = (self.node.root / "etc/sentinel/agent.toml").read_text()
+        quick = "heartbeat_s = 0.3\nreconcile_s = 0.3\ninventory_command = ['true']\n"
+        self.node.write("/etc/sentinel/agent.toml", quick + config)
+        self.node.start_agent()
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[InstallLab]:
+    with Node("gpu-01", tmp_path) as node, BookingServer(node.host_address) as server:
+        server.policy["mode"] = "observe"
+        keys = {name: node.make_key(name) for name in ("alice", "ops")}
+        node.run(["mkdir", "-p", "/etc/systemd/system"])
+        for name, key in keys.items():
+            node.add_user(name)
+            node.run(["install", "-d", "-o", name, "-m", "0700", f"/home/{name}/.ssh"])
+            public = key.with_suffix(".pub").read_text()
+            node.write(f"/home/{name}/.ssh/authorized_keys", public, mode=0o600, owner=name)
+            node.write(f"/var/keys/{name}.pub", public)
+        node.start_sshd()
+        made = InstallLab(node, keys, server=server)
+        yield made
+        made.close()
+
+
+def test_an_installed_node_follows_the_mode_and_leaves_no_trace(lab: InstallLab) -> None:
+    """Dry run, install, observe, enforce, observe, check, uninstall: one node's life."""
+    untouched = lab.system()
+
+    dry = lab.install("--dry-run", code="")
+    assert dry.returncode == 0, dry.stderr
+    assert "would write /usr/lib/sentinel/get-keys" in dry.stdout
+    assert "would spend the invite code" in dry.stdout
+    assert lab.system() == untouched
+
+    done = lab.install()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "start it yourself, systemd is not init here" in done.stdout
+    assert lab.registrations() == 1
+    assert not Path(lab.node.root / UNFINISHED[1:]).exists()
+    # In observe sshd and PAM are as the site left them.
+    installed = lab.system()
+    for path in ("etc/ssh", "etc/pam.d/sshd"):
+        assert {p: w for p, w in installed.items() if p.startswith(path)} == {
+            p: w for p, w in untouched.items() if p.startswith(path)
+        }
+    assert lab.is_let_in("alice")
+
+    again = lab.install()
+    assert again.returncode == 0, again.stderr
+    assert "have  registered" in again.stdout
+    assert lab.registrations() == 1
+
+    lab.start_agent()
+    wait_for("the agent reports", lambda: lab.lock() == "open")
+    lab.server.grant(mode="enforce")
+    wait_for("it is locked", lambda: lab.lock() == "locked")
+    assert not lab.is_let_in("alice")
+    assert lab.is_let_in("ops")
+    assert "sshd is not" not in lab.problems()
+    lab.server.grant(make_grant("alice", lab.keys["alice"]), mode="enforce")
+    wait_for("alice gets in", lambda: lab.is_let_in("alice"))
+    checked = lab.run("check")
+    assert "ok   lock: locked, and an operator gets in on the live port" in checked.stdout
+    lab.server.grant(mode="observe")
+    wait_for("it is open", lambda: lab.lock() == "open")
+    assert lab.is_let_in("alice")
+
+    refused = lab.run("uninstall")
+    assert (refused.returncode, "stop it first" in refused.stderr) == (1, True)
+    lab.server.grant(mode="enforce")
+    wait_for("it is locked again", lambda: lab.lock() == "locked")
+    assert lab.node.stop_agent() == 0
+    gone = lab.run("uninstall")
+    assert gone.returncode == 0, gone.stderr
+    # The test's own change of the settings is an operator's: it is kept, and named.
+    assert "kept  file /etc/sentinel/agent.toml: it was changed since" in gone.stdout
+    assert "kept  folder /etc/sentinel: there is something in it" in gone.stdout
+    lab.node.run(["rm", "-r", "/etc/sentinel"])
+    assert lab.system() == untouched
+    assert lab.is_let_in("alice")
+
+
+def test_a_node_in_enforce_is_locked_when_the_command_ends(lab: InstallLab) -> None:
+    untouched = lab.system()
+    lab.server.policy["mode"] = "enforce"
+    done = lab.install()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "done  lock sshd" in done.stdout
+    assert lab.state() == "locked"
+    assert not lab.is_let_in("alice")
+    assert lab.is_let_in("ops")
+    gone = lab.run("uninstall")
+    assert gone.returncode == 0, gone.stderr
+    assert lab.system() == untouched
+    assert lab.is_let_in("alice")
+
+
+# Options, what is planted before, and what the command says.
+REFUSALS: dict[str, tuple[list[str], str, str]] = {
+    "nobody would get in": (["--no-ops"], "true", "give --breakglass USER=PUBKEYFILE"),
+    "a key of nobody": (
+        ["--breakglass", "mallory=/var/keys/ops.pub"], "true", "no such account",
+    ),
+    "a file without a key": (
+        ["--breakglass", "alice=/etc/hostname"], "true", "has no public key",
+    ),
+    "another command": (
+        [], "echo 'AuthorizedKeysCommand /usr/bin/true' > /etc/ssh/sshd_config.d/ec2.conf; "
+        "echo 'AuthorizedKeysCommandUser root' >> /etc/ssh/sshd_config.d/ec2.conf",
+        "/etc/ssh/sshd_config.d/ec2.conf: /usr/bin/true",
+    ),
+    "sshd's own mistake": (
+        [], "echo 'Nonsense yes' > /etc/ssh/sshd_config.d/50-site.conf", "Nonsense",
+    ),
+    "a PAM file without account phase": (
+        [], "sed -i '/account/d' /etc/pam.d/sshd", "no account phase",
+    ),
+    "a server that is not there": (["--server", "http://198.18.0.1:1"], "true", "no answer"),
+    "a server that is not encrypted": (["--https-only"], "true", "is not encrypted"),
+    "another server in the configuration": (
+        [], "mkdir /etc/sentinel; echo 'server = \"https://other.example\"' > "
+        "/etc/sentinel/agent.toml", "names another server",
+    ),
+    "a port that is taken": (["--breakglass-port", "22"], "true", "port 22 is taken"),
+}  # fmt: skip
+
+
+def test_what_stands_in_the_way_is_named_and_nothing_is_changed(lab: InstallLab) -> None:
+    """Before the first step, and before the code is spent."""
+    for name, (options, planted, said) in REFUSALS.items():
+        lab.node.run(["sh", "-ec", "rm -rf /run/etc; cp -a /etc /run/etc"])
+        lab.node.run(["sh", "-ec", planted])
+        before = lab.system()
+        flags = [option for option in options if option not in ("--no-ops", "--https-only")]
+        operators = [] if "--no-ops" in options else ["--breakglass", "ops=/var/keys/ops.pub"]
+        plain = [] if "--https-only" in options else ["--plain-http"]
+        argv = ["install", "--server", lab.server.url, *plain, *operators, *flags]
+        done = lab.node.run(
+            lab.node.agent_argv(*argv), env={"SENTINEL_AGENT_CODE": CODE}, check=False
+        )
+        assert done.returncode == 1, name
+        assert said in done.stdout + done.stderr, (name, done.stdout, done.stderr)
+        assert lab.system() == before, name
+        lab.node.run(["sh", "-ec", "rsync -a --delete /run/etc/ /etc/"])
+    assert lab.registrations() == 0
+
+
+def test_another_packages_command_can_be_passed_over_on_purpose(lab: InstallLab) -> None:
+    lab.node.write(
+        "/etc/ssh/sshd_config.d/10-ec2.conf",
+        "AuthorizedKeysCommand /usr/bin/true\nAuthorizedKeysCommandUser root\n",
+    )
+    lab.server.policy["mode"] = "enforce"
+    done = lab.install("--replace-akc")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not lab.is_let_in("alice")
+    lab.start_agent()
+    wait_for("it is reported", lambda: "10-ec2.conf: /usr/bin/true" in lab.problems())
+    lab.node.stop_agent()
+
+
+def test_without_a_login_that_works_the_code_is_not_spent(lab: InstallLab) -> None:
+    """Files look right, and sshd refuses all the same."""
+    lab.node.write("/etc/ssh/sshd_config.d/50-site.conf", "AllowUsers alice\n")
+    done = lab.install()
+    assert done.returncode == 1
+    assert "not listed in AllowUsers" in done.stderr
+    assert lab.registrations() == 0
+    assert not Path(lab.node.root / "var/lib/sentinel/install.json").exists()
+    assert lab.state() == "open"
+    lab.node.run(["rm", "/etc/ssh/sshd_config.d/50-site.conf"])
+    assert lab.install().returncode == 0
+    assert lab.registrations() == 1
+
+
+def test_an_installation_that_was_cut_off_is_repeated_or_taken_away(lab: InstallLab) -> None:
+    """kill -9 while files are made; a code that is refused; then the same command again."""
+    untouched = lab.system()
+    argv = ["install", "--server", lab.server.url, "--plain-http", "--breakglass",
+            "ops=/var/keys/ops.pub"]  # fmt: skip
+    made = lab.node.root / "etc/sentinel/banner"
+    process = lab.node.popen(lab.node.agent_argv(*argv), env={"SENTINEL_AGENT_CODE": CODE})
+    while not made.exists():
+        assert process.poll() is None, lab.node.log("popen")
+    lab.node.send_signal(process, signal.SIGKILL)
+    process.wait(10)
+    assert Path(lab.node.root / UNFINISHED[1:]).exists()
+    gone = lab.run("uninstall")
+    assert gone.returncode == 0, gone.stderr
+    left = {path for path in lab.system() if path not in untouched}
+    # What it was writing at that moment has no name yet.
+    assert all(Path(path).name.startswith(".") for path in left), left
+    assert {p: w for p, w in lab.system().items() if p in untouched} == untouched
+    refused = lab.install(code="wrong")
+    assert (refused.returncode, "403" in refused.stderr) == (1, True)
+    done = lab.install()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert lab.run("uninstall").returncode == 0
+    assert {path for path in lab.system() if path not in untouched} == left
+
+
+def test_check_names_what_is_wrong_and_changes_nothing(lab: InstallLab) -> None:
+    assert "not complete" in lab.run("check").stdout
+    assert lab.install().returncode == 0
+    lab.node.popen(["/usr/lib/sentinel/sentinel-breakglass", "-D", "-f",
+                    "/etc/sentinel/breakglass-sshd.conf"], log="breakglass")  # fmt: skip
+    lab.start_agent()
+    lab.server.grant(make_grant("alice", lab.keys["alice"]), mode="enforce")
+    wait_for("it is locked", lambda: lab.lock() == "locked")
+    good = lab.run("check")
+    assert good.returncode == 0, good.stdout
+    assert "ok   break-glass sshd: ops gets in on port 2222" in good.stdout
+    assert lab.node.stop_agent() == 0
+    before = lab.system()
+    mistakes = (
+        ("chmod 0775 /usr/lib/sentinel", "FAIL get-keys:", "chmod 0755 /usr/lib/sentinel"),
+        (f"echo x >> {DROP_IN}", "FAIL lock:", f"sed -i '$d' {DROP_IN}"),
+        ("chmod 0600 /etc/sentinel/breakglass/ops", "FAIL break-glass: ops:",
+         "chmod 0644 /etc/sentinel/breakglass/ops"),
+        ("mv /var/lib/sentinel/policy.json /run/", "FAIL policy: none yet",
+         "mv /run/policy.json /var/lib/sentinel/"),
+        ("true", "FAIL agent: does not run", "true"),
+    )  # fmt: skip
+    lab.node.run(["sh", "-ec", "; ".join(planted for planted, _, _ in mistakes)])
+    found = lab.run("check")
+    assert found.returncode == 1
+    for _, said, _ in mistakes:
+        assert said in found.stdout, found.stdout
+    lab.node.run(["sh", "-ec", "; ".join(undo for _, _, undo in mistakes)])
+    assert lab.system() == before
+
+
+def test_what_an_operator_changed_is_kept_and_named(lab: InstallLab) -> None:
+    assert lab.install("--breakglass-port", "0").returncode == 0
+    assert not (lab.node.root / "etc/sentinel/breakglass-sshd.conf").exists()
+    lab.node.add_user("carol", groups=["breakglass"])
+    lab.node.write(
+        "/etc/sentinel/breakglass/carol", (lab.node.root / "var/keys/ops.pub").read_text()
+    )
+    lab.node.write("/var/lib/sentinel/notes", "mine\n")
+    gone = lab.run("uninstall")
+    assert gone.returncode == 0, gone.stderr
+    for line in ("kept  group breakglass: carol joined it since",
+                 "kept  folder /etc/sentinel/breakglass: there is something in it",
+                 "kept  /var/lib/sentinel: notes"):  # fmt: skip
+        assert line in gone.stdout, gone.stdout
+    assert not (lab.node.root / "usr/lib/sentinel").exists()
+
+
+def test_uninstall_without_install_does_nothing(lab: InstallLab) -> None:
+    before = lab.system()
+    done = lab.run("uninstall")
+    assert (done.returncode, "nothing was installed" in done.stderr) == (1, True)
+    assert lab.system() == before
+
+
+def test_operators_keys_that_are_there_stay(lab: InstallLab) -> None:
+    """And a private key is not taken for a public one."""
+    lab.node.run(["mkdir", "-p", "/etc/sentinel/breakglass"])
+    alice = (lab.node.root / "var/keys/alice.pub").read_text()
+    lab.node.write("/etc/sentinel/breakglass/ops", alice)
+    assert lab.install().returncode == 0
+    ops = (lab.node.root / "var/keys/ops.pub").read_text()
+    listed = (lab.node.root / "etc/sentinel/breakglass/ops").read_text().splitlines()
+    assert [line.strip() for line in listed] == [alice.strip(), ops.strip()]
+    lab.node.write("/var/keys/private", lab.keys["ops"].read_text())
+    refused = lab.install("--breakglass", "alice=/var/keys/private")
+    assert (refused.returncode, "is a private key" in refused.stderr) == (1, True)
+
+
+def test_the_driver_of_nvidia_gets_its_option_and_a_ca_is_kept(lab: InstallLab) -> None:
+    lab.node.write("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1", "")
+    lab.node.write("/var/keys/ca.pem", "a certificate\n")
+    # Neither is asked by this server, which is not encrypted.
+    assert (
+        lab.install("--ca-file", "/var/keys/ca.pem", "--address", "node.example").returncode
+        == 0
+    )
+    option = (lab.node.root / "etc/modprobe.d/sentinel-nvidia.conf").read_text()
+    assert "options nvidia NVreg_ModifyDeviceFiles=0\n" in option
+    config = (lab.node.root / "etc/sentinel/agent.toml").read_text()
+    assert 'ca_file = "/etc/sentinel/server-ca.pem"\n' in config
+    assert 'address = "node.example"\n' in config
+    assert (lab.node.root / "etc/sentinel/server-ca.pem").read_text() == "a certificate\n"
+    lab.run("uninstall")
+    assert not (lab.node.root / "etc/modprobe.d/sentinel-nvidia.conf").exists()
+
+
+def test_the_units_run_this_very_program(lab: InstallLab) -> None:
+    assert lab.install().returncode == 0
+    unit = (lab.node.root / "etc/systemd/system/sentinel-agent.service").read_text()
+    (line,) = [text for text in unit.splitlines() if text.startswith("ExecStart=")]
+    assert line == f"ExecStart={' '.join(lab.node.agent_argv('run'))}"
+    assert "/usr/local/bin" not in unit
+
+
+def is_reported(lab: InstallLab, text: str) -> bool:
+    """Say whether the last heartbeat tells of a repair of this."""
+    return "put back: " in lab.problems() and text in lab.problems()
+
+
+def test_what_drifts_is_put_back_and_reported(lab: InstallLab) -> None:
+    lab.server.policy["mode"] = "enforce"
+    assert lab.install().returncode == 0
+    lab.start_agent()
+    wait_for("it is locked", lambda: lab.lock() == "locked")
+    site = lab.tree("etc/ssh", "etc/pam.d")
+    for planted, said in (
+        (f"sed -i '/AuthorizedKeysCommand /d' {DROP_IN}", "is not as it should be"),
+        (f"rm {DROP_IN}", "00-sentinel.conf is missing"),
+        ("sed -i /pam-gate/d /etc/pam.d/sshd", "pam-gate"),
+        ("sed -i '/ServerSentinel/,/ServerSentinel/d' /etc/pam.d/sshd", "pam-gate"),
+    ):
+        lab.node.run(["sh", "-ec", planted])
+        wait_for(f"{planted} is put back", lambda: lab.tree("etc/ssh", "etc/pam.d") == site)
+        wait_for("it is reported", partial(is_reported, lab, said))
+        wait_for("it is locked again", lambda: lab.lock() == "locked")
+    lab.node.write("/etc/ssh/sshd_config.d/00-aaa.conf", "Match User alice\n  Banner none\n")
+    wait_for("ours is read first", lambda: "00-aaa.conf" in lab.problems())
+    wait_for("it is locked again", lambda: lab.lock() == "locked")
+    assert not lab.is_let_in("alice")
+    assert lab.is_let_in("ops")
+    lab.node.stop_agent()
+
+
+def test_a_lock_that_cannot_be_made_is_reported_and_made_when_it_can(lab: InstallLab) -> None:
+    assert lab.install().returncode == 0
+    lab.node.run(["mv", "/etc/sentinel/breakglass/ops", "/var/keys/kept"])
+    lab.start_agent()
+    lab.server.grant(mode="enforce")
+    wait_for("it is reported", lambda: "no account has a usable key" in lab.problems())
+    assert lab.lock() == "open"
+    assert lab.is_let_in("alice")
+    lab.node.run(["mv", "/var/keys/kept", "/etc/sentinel/breakglass/ops"])
+    wait_for("it is locked", lambda: lab.lock() == "locked")
+    wait_for("nothing is wrong", lambda: "usable key" not in lab.problems())
+    lab.node.stop_agent()
+
+
+def test_a_change_that_was_cut_off_is_undone_when_the_agent_starts(lab: InstallLab) -> None:
+    assert lab.install().returncode == 0
+    before = lab.tree("etc/ssh", "etc/pam.d")
+    journal = {"files": {DROP_IN: False}, "note": ""}
+    lab.node.write("/var/lib/sentinel/lock-change.json", json.dumps(journal), mode=0o600)
+    lab.node.write(DROP_IN, "# half of it\n")
+    lab.start_agent()
+    wait_for("it is reported", lambda: "was cut off is undone" in lab.problems())
+    assert lab.tree("etc/ssh", "etc/pam.d") == before
+    assert lab.lock() == "open"
+    lab.node.stop_agent()
+
+
+def test_without_an_installation_sshd_is_not_touched(lab: InstallLab) -> None:
+    """The mode is reported as not in force."""
+    lab.node.install_gates()
+    lab.node.register_agent(lab.server.url, CODE)
+    before = lab.tree("etc/ssh", "etc/pam.d")
+    lab.start_agent()
+    lab.server.grant(mode="enforce")
+    said = "enforce is not in force, `sentinel-agent install` was not run"
+    wait_for("it is reported", lambda: said in lab.problems())
+    assert lab.tree("etc/ssh", "etc/pam.d") == before
+    assert lab.lock() == "open"
+    lab.node.stop_agent()
+
+
+def test_operators_get_in_through_their_own_sshd_in_a_flood_on_port_22(
+    lab: InstallLab,
+) -> None:
+    """200 clients that never say a word, while nothing runs but the two sshd."""
+    lab.server.policy["mode"] = "enforce"
+    assert lab.install().returncode == 0
+    lab.node.popen(["/usr/lib/sentinel/sentinel-breakglass", "-D", "-e", "-f",
+                    "/etc/sentinel/breakglass-sshd.conf"], log="breakglass")  # fmt: skip
+    wait_for("it listens", lambda: "Server listening" in lab.node.log("breakglass"))
+    with contextlib.ExitStack() as stack:
+        held: list[socket.socket] = []
+        while len(held) < 200:
+            silent = stack.enter_context(socket.create_connection((lab.node.address, 22), 10))
+            silent.settimeout(10)
+            with contextlib.suppress(OSError):
+                if silent.recv(4) == b"SSH-":
+                    held.append(silent)
+        titles = lab.node.run(["ps", "-e", "-o", "args="]).stdout
+        assert "of 100-200 startups" in titles
+        argv = [*lab.node.ssh_argv("ops", lab.keys["ops"], "-p", "2222"), "true"]
+        for _ in range(10):
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        # Nobody else gets in there, with a reservation or without.
+        lab.server.grant(make_grant("alice", lab.keys["alice"]), mode="enforce")
+        argv = [*lab.node.ssh_argv("alice", lab.keys["alice"], "-p", "2222"), "true"]
+        assert subprocess.run(argv, capture_output=True, check=False).returncode == 255
+        assert len(held) == 200
+
+
+def test_accounts_are_as_before_after_uninstalling(lab: InstallLab) -> None:
+    before = lab.tree(*ACCOUNTS)
+    assert lab.install().returncode == 0
+    assert lab.tree(*ACCOUNTS) != before
+    assert lab.run("uninstall").returncode == 0
+    assert lab.tree(*ACCOUNTS) == before
