@@ -22,6 +22,10 @@ class Promise:
     booked: Booked
     why: str
 
+    def row(self) -> str:
+        """Return the promise as a row of the document."""
+        return f"| {self.failure} | {self.booked} | {self.why} |"
+
 
 SERVER = (
     Promise("it is down", "in", "the policy is on the node"),
@@ -82,13 +86,29 @@ GATES = (
     Promise("the account of get-keys is deleted", "out", "sshd cannot run it as nobody else"),
 )  # fmt: skip
 
-# Everything on the node ended with it: there are no sessions that could stay.
+NETWORK = (
+    Promise("it is cut while a release is on its way", "in",
+            "the policy is on the node; the release takes effect when the network is back"),
+)  # fmt: skip
+
+# Everything on the node has ended with it: there are no sessions that could stay.
 REBOOT = (
-    Promise("without network, the policy is valid", "in", "the gates need neither"),
-    Promise("without network, the policy has expired", "out", "a week without the server"),
+    Promise("the policy on it is valid", "in", "the gates need neither network nor agent"),
+    Promise("the policy on it has expired", "out", "the server was away for days"),
 )
 
 CLOCK = (
     Promise("it is an hour slow", "in", "the agent goes by the server's clock"),
     Promise("it is an hour fast", "in", "the agent goes by the server's clock"),
 )
+
+# By the heading over the table in docs/failures.md.
+TABLES = {
+    "The booking server": SERVER,
+    "The network": NETWORK,
+    "The agent": AGENT,
+    "What the agent keeps on the disk": FILES,
+    "The two gates": GATES,
+    "The node is started anew, before its network and its agent are up": REBOOT,
+    "The node's clock": CLOCK,
+}

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,7 +36,8 @@ LOGIN_LIMIT_S = 6.0
 NODES = 2
 
 Failure = Callable[["Matrix"], AbstractContextManager[None]]
-Row = tuple[Promise, Failure]
+# What is done with a node, and leaves it as it was.
+Row = Callable[["Matrix"], None]
 
 
 class Matrix:
@@ -108,7 +109,7 @@ class Matrix:
         assert not entered & {"bob", "carol"}
         return "alice" in entered
 
-    def run(self, promise: Promise, failure: Failure) -> None:
+    def compare(self, promise: Promise, failure: Failure) -> None:
         """Let it fail, compare, mend it, and see that all is as before."""
         if not self._is_proven:
             self.check(is_booked_in=True)
@@ -197,9 +198,14 @@ def matrix_in(folder: Path) -> Iterator[Matrix]:
         yield matrix
 
 
+def row(promise: Promise, failure: Failure) -> tuple[str, Row]:
+    """Return the row's name, and what compares the failure with its promise."""
+    return promise.failure, lambda matrix: matrix.compare(promise, failure)
+
+
 @contextlib.contextmanager
-def outcomes(folder: Path, rows: Sequence[Row]) -> Iterator[dict[str, Future[None]]]:
-    """Run the rows, by their failures' names, on a few nodes side by side.
+def outcomes(folder: Path, rows: Mapping[str, Row]) -> Iterator[dict[str, Future[None]]]:
+    """Run the rows, by name, on a few nodes side by side.
 
     Each row leaves its node as it found it, for the next; after one that fails the next row
     has a new node.
@@ -207,12 +213,29 @@ def outcomes(folder: Path, rows: Sequence[Row]) -> Iterator[dict[str, Future[Non
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    found: dict[str, Future[None]] = {promise.failure: Future() for promise, _ in rows}
-    waiting: queue.SimpleQueue[Row] = queue.SimpleQueue()
-    for row in rows:
-        waiting.put(row)
+    found: dict[str, Future[None]] = {name: Future() for name in rows}
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in rows:
+        waiting.put(name)
+
+    def run_rows(own: Path) -> None:
+        for number in itertools.count():
+            name = None
+            try:
+                (own / f"{number}").mkdir(parents=True)
+                with matrix_in(own / f"{number}") as matrix:
+                    while (name := _next(waiting)) is not None:
+                        rows[name](matrix)
+                        found[name].set_result(None)
+                return
+            except BaseException as error:  # also pytest's own: the row's test raises it
+                # Without a node none of the others can run either.
+                lost = [name] if name is not None else list(iter(lambda: _next(waiting), None))
+                for one in lost:
+                    found[one].set_exception(error)
+
     threads = [
-        threading.Thread(target=_run_rows, args=(folder / f"{number}", waiting, found))
+        threading.Thread(target=run_rows, args=(folder / f"{number}",))
         for number in range(min(NODES, len(rows)))
     ]
     for thread in threads:
@@ -227,27 +250,7 @@ def outcomes(folder: Path, rows: Sequence[Row]) -> Iterator[dict[str, Future[Non
             thread.join()
 
 
-def _run_rows(
-    folder: Path, waiting: queue.SimpleQueue[Row], found: dict[str, Future[None]]
-) -> None:
-    for number in itertools.count():
-        own = folder / f"{number}"
-        own.mkdir(parents=True)
-        row = None
-        try:
-            with matrix_in(own) as matrix:
-                while (row := _next(waiting)) is not None:
-                    matrix.run(*row)
-                    found[row[0].failure].set_result(None)
-            return
-        except BaseException as error:  # also pytest's own: the row's test raises it
-            # Without a node none of the others can run either.
-            lost = [row] if row is not None else list(iter(lambda: _next(waiting), None))
-            for promise, _ in lost:
-                found[promise.failure].set_exception(error)
-
-
-def _next(waiting: queue.SimpleQueue[Row]) -> Row | None:
+def _next(waiting: queue.SimpleQueue[str]) -> str | None:
     try:
         return waiting.get_nowait()
     except queue.Empty:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from sentinel_agent import client as client_module
 from sentinel_agent.client import BookingClient
 from sentinel_agent.errors import ServerError
 from tests.agent.booking_server import CODE, TOKEN, BookingServer
+from tests.lab.wait import wait_for
 
 
 @pytest.fixture
@@ -142,3 +144,21 @@ def test_an_answer_that_breaks_off_is_an_error() -> None:
         with pytest.raises(ServerError) as failure:
             BookingClient(url, None, TOKEN).get_policy("", 0)
         assert not failure.value.is_permanent
+
+
+def test_a_request_that_waits_looks_whether_the_network_is_still_there(
+    server: BookingServer, client: BookingClient
+) -> None:
+    etag = client.get_policy("", 0).etag
+    waiting = threading.Thread(target=client.get_policy, args=(etag, 30))
+    waiting.start()
+    try:
+        # ss(8): the timer that runs for the socket.
+        command = ["ss", "-Htno", "dst", f"127.0.0.1:{server.port}"]
+        wait_for(
+            "a keepalive timer runs",
+            lambda: "timer:(keepalive" in subprocess.check_output(command, text=True),
+        )
+    finally:
+        server.grant()
+        waiting.join()

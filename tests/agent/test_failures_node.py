@@ -12,7 +12,7 @@ import pytest
 
 from tests.agent.booking_server import public_key
 from tests.agent.failure_table import AGENT, FILES, GATES, Promise
-from tests.agent.failures import STATE, USERS, Failure, Matrix, outcomes
+from tests.agent.failures import STATE, USERS, Failure, Matrix, outcomes, row
 from tests.lab.node import GET_KEYS as GET_KEYS_SOURCE
 from tests.lab.wait import wait_for
 
@@ -191,7 +191,8 @@ def outcome(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[Promise], Future[None]]]:
     """Run all rows at once; each test takes its own."""
-    rows = [(promise, FAILURES[promise.failure]) for promise in (*AGENT, *FILES, *GATES)]
+    promises = (*AGENT, *FILES, *GATES)
+    rows = dict(row(promise, FAILURES[promise.failure]) for promise in promises)
     with outcomes(tmp_path_factory.mktemp("node-fails"), rows) as found:
         yield lambda promise: found[promise.failure]
 

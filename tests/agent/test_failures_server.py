@@ -15,7 +15,7 @@ from tests.agent import bad_server
 from tests.agent.bad_server import BadServer, Reply
 from tests.agent.booking_server import make_policy
 from tests.agent.failure_table import SERVER, Promise
-from tests.agent.failures import USERS, Failure, Matrix, outcomes
+from tests.agent.failures import USERS, Failure, Matrix, outcomes, row
 from tests.lab.wait import wait_for
 
 # Far more than the agent needs, and far less than what the bad servers send.
@@ -123,7 +123,7 @@ def outcome(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[Promise], Future[None]]]:
     """Run all rows at once; each test takes its own."""
-    rows = [(promise, failure_of(promise)) for promise in SERVER]
+    rows = dict(row(promise, failure_of(promise)) for promise in SERVER)
     with outcomes(tmp_path_factory.mktemp("server-fails"), rows) as found:
         yield lambda promise: found[promise.failure]
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 
 from . import __version__
 from .errors import ServerError
@@ -23,6 +26,15 @@ READ_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 60.0
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 RETRY_STATUSES = (408, 425, 429)
+# A connection that waits for the server notices in 11 s that the network is gone (tcp(7)). When
+# it comes back, the server may not try again to send what was lost for as long as it was away.
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 11_000),
+)
 # What to do about a token that the server does not take.
 REGISTER = (
     " (make an invite code on the node's page, spend it with `sentinel-agent register`, and"
@@ -99,6 +111,8 @@ class BookingClient:
         self._server = server
         self._tokens = OneToken(token) if isinstance(token, str) else token
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _KeepAlive())
         # A proxy or a .netrc of root's must not get the token.
         self._session.trust_env = False
         self._session.verify = str(ca_file) if ca_file else True
@@ -204,6 +218,20 @@ class BookingClient:
         return Answer(
             document, response.headers.get("ETag", ""), True, _retry_after_s(response)
         )
+
+
+class _KeepAlive(HTTPAdapter):
+    def init_poolmanager(
+        self,
+        connections: int,
+        maxsize: int,
+        block: bool = False,
+        # Any: whatever else urllib3's PoolManager takes.
+        **more: Any,
+    ) -> None:
+        """Have each connection look by itself whether the server is still there."""
+        options = [*HTTPConnection.default_socket_options, *KEEPALIVE]
+        super().init_poolmanager(connections, maxsize, block, socket_options=options, **more)
 
 
 def _read(response: requests.Response) -> bytes:

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from prometheus_client import start_http_server
@@ -24,6 +24,7 @@ from .accounts import Accounts
 from .cache import Cache
 from .card_lock import CardLock
 from .client import BookingClient
+from .clock import Intake
 from .config import Config
 from .doors import Doorkeeper
 from .enforcement import Enforcement
@@ -37,7 +38,15 @@ from .metrics import Metrics
 from .registration import load_registration
 from .rotation import HeldToken, TokenTask
 from .status import Status
-from .tasks import EnforceTask, HeartbeatTask, InventoryTask, PolicyTask, Task, backoff_s
+from .tasks import (
+    ClockTask,
+    EnforceTask,
+    HeartbeatTask,
+    InventoryTask,
+    PolicyTask,
+    Task,
+    backoff_s,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +61,15 @@ class Runner:
     """One task's thread: step, report, wait, again."""
 
     def __init__(
-        self, task: Task, status: Status, metrics: Metrics, stop: threading.Event
+        self,
+        task: Task,
+        status: Status,
+        metrics: Metrics,
+        stop: threading.Event,
+        recovered: Callable[[], None] = lambda: None,
     ) -> None:
+        """`recovered` is called when a step has worked after one that failed."""
+        self._recovered = recovered
         self._task = task
         self._status = status
         self._errors = metrics.task_errors.labels(task.name)
@@ -86,6 +102,8 @@ class Runner:
                 if isinstance(error, ServerError):
                     pause_s = max(pause_s, error.retry_after_s)
             else:
+                if failures:
+                    self._recovered()
                 failures = 0
                 pause_s = step.pause_s
                 self._status.set_problems(self._task.name, step.problems)
@@ -141,6 +159,7 @@ def _run(config: Config) -> None:
     keeper = Doorkeeper(
         held, granted, limit_s=config.handover_limit_s, may_enforce=config.enforce
     )
+    intake = Intake(status.clock, keeper.take)
     cards = CardLock(config, accounts, granted, metrics)
     enforcement = Enforcement(
         config, held=held, keeper=keeper, granted=granted, accounts=accounts,
@@ -154,15 +173,22 @@ def _run(config: Config) -> None:
         enforcer.wake()
         locker.wake()
 
-    tasks: list[Task] = [
-        PolicyTask(config, client(), keeper, status, policy_came),
-        HeartbeatTask(config, client(), held, status),
-        InventoryTask(config, client()),
-        TokenTask(config, client(), token),
-        IntegrityTask(config),
-        LoginsTask(Logins(config.cache_group), metrics),
+    def looped(task: Task, recovered: Callable[[], None] = lambda: None) -> Runner:
+        return Runner(task, status, metrics, stop, recovered)
+
+    asker = looped(PolicyTask(config, client(), intake, status, policy_came))
+    runners = [
+        enforcer,
+        locker,
+        asker,
+        # It tries the most often: when the server is back, nobody waits for the policy.
+        looped(HeartbeatTask(config, client(), held, status), asker.wake),
+        looped(InventoryTask(config, client())),
+        looped(TokenTask(config, client(), token)),
+        looped(ClockTask(intake, policy_came)),
+        looped(IntegrityTask(config)),
+        looped(LoginsTask(Logins(config.cache_group), metrics)),
     ]
-    runners = [enforcer, locker, *(Runner(task, status, metrics, stop) for task in tasks)]
     serve_metrics(config, metrics, status)
     log.info("agent started node=%s server=%s", registration.node, server)
     for runner in runners:

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from .clock import ServerClock
+
 # What a heartbeat carries at most; a page of problems helps nobody.
 PROBLEMS_MAX = 50
 PROBLEM_CHARS_MAX = 300
@@ -25,6 +27,7 @@ class Status:
     sessions: Mapping[str, int] = field(default_factory=dict)
     last_heartbeat_at: float | None = None
     clock_skew_s: float | None = None
+    clock: ServerClock = field(default_factory=ServerClock)
     policy_confirmed_monotonic_s: float | None = None
     reconciled_monotonic_s: float | None = None
     # How long the last round of enforcement took, waiting included.

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from . import __version__
 from .client import BookingClient
+from .clock import Intake
 from .config import Config
 from .doors import Doorkeeper
 from .enforcement import Enforcement
@@ -37,6 +38,7 @@ INVENTORY_RESEND_S = 900.0
 SESSIONS_MAX = 1000
 UNCLEAN_MAX = 100
 SKEW_PROBLEM_S = 30.0
+CLOCK_LOOK_S = 1.0
 BACKOFF_MAX_S = 60.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -69,7 +71,7 @@ class PolicyTask:
         self,
         config: Config,
         client: BookingClient,
-        keeper: Doorkeeper,
+        keeper: Doorkeeper | Intake,
         status: Status,
         enforce_now: Callable[[], None],
     ) -> None:
@@ -124,7 +126,7 @@ class HeartbeatTask:
     def step(self) -> Step:
         """Report once. Raises ServerError."""
         policy = self._held.policy
-        sent_at = time.time()
+        sent_at, sent_s = time.time(), time.monotonic()
         server_time = self._client.heartbeat(
             {
                 "agent_version": __version__,
@@ -138,14 +140,37 @@ class HeartbeatTask:
             }
             | ({"lock": self._status.lock} if self._status.lock else {})
         )
+        round_trip_s = time.monotonic() - sent_s
+        self._status.clock.hear(server_time.timestamp(), round_trip_s)
         received_at = time.time()
         self._status.last_heartbeat_at = received_at
-        skew_s = server_time.timestamp() - (sent_at + received_at) / 2
+        skew_s = server_time.timestamp() + round_trip_s / 2 - received_at
         self._status.clock_skew_s = skew_s
         problems: tuple[str, ...] = ()
         if abs(skew_s) > SKEW_PROBLEM_S:
             problems = (f"the clock is {-skew_s:+.0f} s off the server's",)
         return Step(jitter(self._config.heartbeat_s), problems)
+
+
+class ClockTask:
+    """Looks whether this node's clock or the server's was set."""
+
+    name = "clock"
+    retry_max_s = BACKOFF_MAX_S
+
+    def __init__(self, intake: Intake, enforce_now: Callable[[], None]) -> None:
+        self._intake = intake
+        self._enforce_now = enforce_now
+
+    def step(self) -> Step:
+        """Look once. Raises PolicyRefused, StateError."""
+        try:
+            if self._intake.follow():
+                self._enforce_now()
+        except StateError:
+            self._enforce_now()
+            raise
+        return Step(CLOCK_LOOK_S)
 
 
 class InventoryTask:
