@@ -54,6 +54,9 @@ NODES = (
     ("cpu-01", "", ("big-memory",), "", "", 0, 0, 0),
 )
 
+# Alerts about a card of gpu-01: its index.
+TROUBLED = {"AcceleratorUnhealthy": 3, "AcceleratorMemoryErrors": 4}
+
 # Where sshd's drop-in and the PAM gate are not both in place.
 LOCKS = {"cpu-01": "open", "npu-02": "partial"}
 
@@ -189,7 +192,7 @@ def _node(
         Device(
             slot=index,
             uuid=(
-                f"GPU-{ord(name[-1]):08x}-5b1d-4c02-9f0e-{index:012x}"
+                gpu_uuid(name, index)
                 if vendor == "nvidia"
                 else f"npu-0000:{0x81 + index:02X}:00.0"
             ),
@@ -204,6 +207,11 @@ def _node(
     ]
     session.add(node)
     return node
+
+
+def gpu_uuid(node: str, index: int) -> str:
+    """The uuid of one of the lab's GPUs."""
+    return f"GPU-{ord(node[-1]):08x}-5b1d-4c02-9f0e-{index:012x}"
 
 
 def _reservation(
@@ -229,6 +237,10 @@ def _alerts(session: Session, now: dt.datetime) -> None:
          -0.75, None),
         ("AcceleratorHot", "warning", "gpu-01",
          "GPU 4 of gpu-01 has been above 85 °C for 5 minutes", ["alice", "bob"], -0.2, None),
+        ("AcceleratorUnhealthy", "critical", "gpu-01", "Accelerator 3 of gpu-01 is unhealthy",
+         [], -0.1, None),
+        ("AcceleratorMemoryErrors", "warning", "gpu-01", "Card 4 of gpu-01 has memory errors",
+         ["bob"], -0.1, None),
         ("DiskAlmostFull", "warning", "cpu-01", "/data of cpu-01 is full in about 6 hours",
          ["bob"], -30.0, -28.5),
         ("FanFailed", "critical", "npu-01", "Fan 3 of npu-01 does not turn", [],
@@ -241,7 +253,8 @@ def _alerts(session: Session, now: dt.datetime) -> None:
                 name=name,
                 severity=severity,
                 node=node,
-                labels={"alertname": name, "node": node, "severity": severity},
+                labels={"alertname": name, "node": node, "severity": severity}
+                | ({"uuid": gpu_uuid(node, TROUBLED[name])} if name in TROUBLED else {}),
                 annotations={"summary": summary, "runbook_url": runbook + name},
                 holders=holders,
                 starts_at=now + starts * HOUR,

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sentinel_booking.domain.charts import CHARTS
 from sentinel_booking.models import Alert, Node, Reservation, User, utc_now, write
 from sentinel_booking.services.audit import SYSTEM, record
+from sentinel_booking.services.matrix import UNFIT
 from sentinel_booking.web import nodes as node_pages
 from tests.booking.page_lab import make_lab
 from tests.booking.page_visitor import Visitor, tags, visible_text
@@ -186,6 +187,28 @@ def test_the_matrix_says_the_state_of_a_cell_in_words(lab: APIFlask) -> None:
     assert "cpu-01 · Machine: bob · whole machine" in text
     # The next booking of a card that is taken now.
     assert "next: zhang-min" in text
+
+
+def test_the_matrix_does_not_offer_a_faulty_card_as_a_good_one(
+    lab: APIFlask, english: Visitor, chinese: Visitor
+) -> None:
+    html = english.get("/").text
+    found = re.finditer(r'<a class="cell.*?id="cell-(\d+-\d+)".*?</a>', html, re.DOTALL)
+    cells = {match[1]: match[0] for match in found}
+    with lab.app_context(), write() as session:
+        node_id = session.scalars(select(Node.id).where(Node.name == "gpu-01")).one()
+    faulty, busy, good = (cells[f"{node_id}-{slot}"] for slot in (3, 4, 2))
+    assert 'class="cell has-tip free sick"' in faulty
+    assert "faulty" in visible_text(faulty)
+    assert "Accelerator 3 of gpu-01 is unhealthy" in visible_text(faulty)
+    # Who has one that fails sees it too; it stays theirs.
+    assert 'class="cell has-tip busy"' in busy
+    assert "Card 4 of gpu-01 has memory errors" in visible_text(busy)
+    assert 'class="cell has-tip free"' in good
+    assert "⚠" not in good
+    assert "故障" in visible_text(chinese.get("/").text)
+    rules = Path(__file__).parents[2] / "alert_rules/accelerators.yml"
+    assert set(re.findall(r"alert: (\w+)", rules.read_text())) >= UNFIT
 
 
 def test_the_matrix_sends_its_rows_again_only_when_they_changed(lab: APIFlask) -> None:

@@ -5,22 +5,40 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import selectinload
 
 from ..domain.matrix import Booked, CellState, Occupancy, is_online, occupancy
 from ..models import Alert, Claim, Device, Kind, Node, Reservation, User, db, utc_now
 
+# Alerts of alert_rules/accelerators.yml about a device that is not fit for work.
+UNFIT = frozenset({"AcceleratorUnhealthy", "AcceleratorMemoryErrors", "AcceleratorOverheating"})
+
+
+@dataclass(frozen=True)
+class Firing:
+    """The alerts that fire for a node: how many, and what is wrong with which device (uuid)."""
+
+    count: int = 0
+    troubles: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING_FIRES = Firing()
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One device, or a CPU-only node as a whole: then `device` is None."""
+    """One device, or a CPU-only node as a whole: then `device` is None.
+
+    `trouble`: what fires for the device now and makes it unfit for work; empty: nothing.
+    """
 
     device: Device | None
     shows: Occupancy
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class Row:
             (node.name, node.cluster, node.tags, self.models, self.firing),
             # While it is online, its heartbeats are not shown.
             None if self.is_online else node.heartbeat_at,
-            [(cell.device and (cell.device.uuid, cell.device.index), cell.shows)
+            [(cell.device and (cell.device.uuid, cell.device.index), cell.shows, cell.trouble)
              for cell in self.cells],
         )  # fmt: skip
 
@@ -99,7 +117,10 @@ def read_matrix(
     booked = read_booked(now)
     firing = _firing_alerts()
     look = _Look(viewer=viewer, offline_after_s=offline_after_s, now=now)
-    rows = [look.row(node, booked.get(node.id, []), firing.get(node.name, 0)) for node in nodes]
+    rows = [
+        look.row(node, booked.get(node.id, []), firing.get(node.name, NOTHING_FIRES))
+        for node in nodes
+    ]
     shown = [
         row
         for row in rows
@@ -127,7 +148,7 @@ def read_row(node: Node, viewer: str, offline_after_s: float) -> Row:
     """Return one node as the matrix shows it."""
     look = _Look(viewer=viewer, offline_after_s=offline_after_s, now=utc_now())
     booked = read_booked(look.now, [node.id]).get(node.id, [])
-    return look.row(node, booked, _firing_alerts().get(node.name, 0))
+    return look.row(node, booked, _firing_alerts().get(node.name, NOTHING_FIRES))
 
 
 def read_booked(
@@ -180,7 +201,7 @@ class _Look:
     offline_after_s: float
     now: dt.datetime
 
-    def row(self, node: Node, booked: list[Booked], firing: int) -> Row:
+    def row(self, node: Node, booked: list[Booked], firing: Firing) -> Row:
         online = is_online(node.heartbeat_at, self.now, self.offline_after_s)
 
         def shows(slot: int | None) -> Occupancy:
@@ -188,20 +209,29 @@ class _Look:
 
         devices = [device for device in node.devices if device.is_present]
         whole = shows(None)
-        cells = [Cell(device, shows(device.slot)) for device in devices]
+        cells = [
+            Cell(device, shows(device.slot), firing.troubles.get(device.uuid, ""))
+            for device in devices
+        ]
         return Row(
             node=node,
             is_online=online,
-            firing=firing,
+            firing=firing.count,
             cells=cells or [Cell(None, whole)],
             whole=whole,
         )
 
 
-def _firing_alerts() -> dict[str, int]:
-    rows = db.session.execute(
-        select(Alert.node, func.count())
+def _firing_alerts() -> dict[str, Firing]:
+    found: dict[str, Firing] = {}
+    for row in db.session.execute(
+        select(Alert.node, Alert.name, Alert.labels, Alert.annotations)
         .where(Alert.ends_at.is_(None), Alert.node != "")
-        .group_by(Alert.node)
-    )
-    return {row[0]: row[1] for row in rows}
+        .order_by(Alert.starts_at, Alert.id)
+    ):
+        before = found.get(row.node, NOTHING_FIRES)
+        troubles = dict(before.troubles)
+        if row.name in UNFIT and "uuid" in row.labels:
+            troubles[row.labels["uuid"]] = row.annotations.get("summary") or row.name
+        found[row.node] = Firing(before.count + 1, troubles)
+    return found
