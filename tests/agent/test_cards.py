@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sentinel_agent.acl import Acl, DeviceFile
 from sentinel_agent.cards import (
+    Rights,
     SetCard,
     Why,
     card_of,
@@ -203,3 +204,25 @@ def test_after_the_plan_nothing_is_left_to_do(acls: list[Acl], data: st.DataObje
         )
     assert plan_cards(wanted, files, files, {}) == []
     assert {card: file.acl for card, file in files.items()} == wanted
+
+
+NUMBERS = {"nvidia0": 50, "nvidia1": 51, "davinci0": 60}
+SOME = st.frozensets(st.sampled_from(sorted(NUMBERS.values())))
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(NUMBERS)), st.frozensets(st.integers(1000, 1003))),
+    st.integers(1000, 1003),
+    SOME,
+)
+def test_a_process_is_refused_the_devices_that_its_user_is_not_let_to(
+    keepers: Mapping[str, frozenset[int]], uid: int, held: frozenset[int]
+) -> None:
+    rights = Rights(NUMBERS, keepers, always=[1003])
+    own = {NUMBERS[card] for card, uids in keepers.items() if uid in uids}
+    assert rights.refused(uid, held) == (frozenset() if uid == 1003 else held - own)
+
+
+def test_devices_are_named_by_their_cards() -> None:
+    rights = Rights(NUMBERS, {}, ())
+    assert rights.names([60, 50, 99]) == "davinci0 nvidia0"

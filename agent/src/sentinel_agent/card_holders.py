@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from .accounts import Accounts
 from .apply import write_to_terminals
+from .cards import Rights
 from .granted import GrantedUsers
 from .holders import Finder, Holder, pids_of
 from .metrics import Metrics
@@ -25,33 +26,6 @@ OBSERVE_S = 60.0
 RETRY_MAX_S = 30.0
 # How many processes a problem names.
 NAMED_MAX = 5
-
-
-@dataclass(frozen=True)
-class Rights:
-    """Who may have the cards open.
-
-    `numbers`: the device number (st_rdev) of each card. `keepers`: the uids that are let to
-    each. `always`: uids that may have any card open, besides root's and those of the exempt.
-    """
-
-    numbers: Mapping[str, int]
-    keepers: Mapping[str, Collection[int]]
-    always: Collection[int]
-
-    def refused(self, uid: int, devices: frozenset[int]) -> frozenset[int]:
-        """Return those of the devices that the uid is not let to."""
-        if uid in self.always:
-            return frozenset()
-        own = {
-            number for card, number in self.numbers.items() if uid in self.keepers.get(card, ())
-        }
-        return devices - own
-
-    def names(self, devices: Iterable[int]) -> str:
-        """Return the names of these devices' cards, for people."""
-        wanted = set(devices)
-        return " ".join(sorted(c for c, number in self.numbers.items() if number in wanted))
 
 
 class CardHolders:
@@ -72,6 +46,7 @@ class CardHolders:
         self.done: Callable[[], None] = lambda: None
         self._finder = Finder()
         self._rights = Rights({}, {}, ())
+        self._is_ending = False
         self._thread: threading.Thread | None = None
         # How often they were asked for, and how often of these it was done.
         self._demands = 1
@@ -111,7 +86,7 @@ class CardHolders:
         What is found to be wrong is in the answer to a later call.
         """
         # The thread takes them up: who is let to a card again is not ended any more.
-        self._rights = rights
+        self._rights, self._is_ending = rights, True
         self._observed_at = None
         is_due = self._demands > self._answered or (
             bool(self._problems) and time.monotonic() >= self._retry_at
@@ -123,7 +98,8 @@ class CardHolders:
 
     def observe(self, rights: Rights) -> list[str]:
         """Return one problem that names whose processes `end` would end, none for nobody."""
-        self._rights = rights
+        # Nobody is ended any more, whatever is under way.
+        self._rights, self._is_ending = rights, False
         now = time.monotonic()
         if self._observed_at is None or now - self._observed_at >= OBSERVE_S:
             self._observed_at = now
@@ -132,7 +108,7 @@ class CardHolders:
             would = sorted(
                 {
                     (self._label(self._account_of(found)), rights.names(found.devices))
-                    for found in self._find()
+                    for found in self._intruders()
                 }
             )
             told = ", ".join(f"{user} ({names})" for user, names in would[:NAMED_MAX])
@@ -170,16 +146,16 @@ class CardHolders:
         """Find and end intruders; return the problems, and who still has a card open."""
         nameless: dict[int, frozenset[int]] = {}
         before = pids_of(suspects)
-        found = self._find(nameless=nameless)
+        found = self._intruders(nameless=nameless)
         after = pids_of(suspects)
-        left = self._end(found) if found else []
+        if found and self._is_ending:
+            self._end(found)
         for uid in suspects:
             # While processes come and go, one that hands the device on is easily missed.
             if before[uid] != after[uid] and (count := end_frozen(uid, self._find)):
                 self._metrics.card_holders_ended.inc(count)
                 log.info("card holders caught user=%s processes=%d", self._label(uid), count)
-        if found or suspects:
-            left = self._find()
+        left = self._find(uids={holder.uid for holder in found} | set(suspects))
         names = self._rights.names
         problems = [
             f"uid {uid} has {names(devices)} open and has no name: left alone"
@@ -195,9 +171,17 @@ class CardHolders:
         return problems, frozenset(self._account_of(holder) for holder in left)
 
     def _find(
+        self, pids: Collection[int] | None = None, uids: Collection[int] | None = None
+    ) -> list[Holder]:
+        """Return the intruders that are to be ended, of these pids or uids."""
+        if not self._is_ending or (uids is not None and not uids):
+            return []
+        return self._intruders(pids, uids)
+
+    def _intruders(
         self,
-        pids: Sequence[int] | None = None,
-        uid: int | None = None,
+        pids: Collection[int] | None = None,
+        uids: Collection[int] | None = None,
         nameless: dict[int, frozenset[int]] | None = None,
     ) -> list[Holder]:
         """Return the intruders of now; put those without a name into `nameless`."""
@@ -205,7 +189,7 @@ class CardHolders:
         intruders = []
 
         def is_of_interest(other: int) -> bool:
-            return uid in (None, other) and self._is_subject(other)
+            return (uids is None or other in uids) and self._is_subject(other)
 
         for holder in self._finder.find(set(rights.numbers.values()), is_of_interest, pids):
             account = self._account_of(holder)
@@ -227,7 +211,7 @@ class CardHolders:
             user not in self._granted.exempt and self._accounts.exemption(user, uid) is None
         )
 
-    def _end(self, found: Sequence[Holder]) -> list[Holder]:
+    def _end(self, found: Sequence[Holder]) -> None:
         names = self._rights.names
         lost: dict[int, set[int]] = {}
         accounts = {holder.pid: self._account_of(holder) for holder in found}
@@ -235,16 +219,14 @@ class CardHolders:
             lost.setdefault(accounts[holder.pid], set()).update(holder.devices)
         for uid, devices in lost.items():
             write_to_terminals(uid, *words_for_cards(names(devices)))
-        left = end_holders(found, self._find, self._term_s)
+        end_holders(found, self._find, self._term_s)
         self._metrics.card_holders_ended.inc(len(found))
         for uid, devices in lost.items():
             log.info(
-                "card holders ended user=%s cards=%s processes=%d left=%d",
+                "card holders ended user=%s cards=%s processes=%d",
                 self._label(uid), names(devices),
                 sum(account == uid for account in accounts.values()),
-                sum(self._account_of(holder) == uid for holder in left),
             )  # fmt: skip
-        return left
 
     def _account_of(self, holder: Holder) -> int:
         """Return whose the process is: in a container its uid is one lent to somebody."""

@@ -13,7 +13,7 @@ from . import cards
 from .accounts import Accounts
 from .acl import Acl
 from .card_files import CardFiles
-from .card_holders import CardHolders, Rights
+from .card_holders import CardHolders
 from .card_origins import DEV
 from .config import Config
 from .dev_watch import DevWatch
@@ -78,7 +78,7 @@ class CardLock:
         self._learn(policy)
         kept = cards.kept_grants(policy, now)
         uids = self._uids_of(grant.user for grant in kept)
-        rights = Rights(
+        rights = cards.Rights(
             self._files.numbers, cards.users_of_cards(kept, self._files.numbers, uids), always
         )
         if not is_locking:

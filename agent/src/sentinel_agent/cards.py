@@ -154,3 +154,30 @@ def plan_cards(
             why = Why.CHANGED
         actions.append(SetCard(card, gid, acl, why, file))
     return actions
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Who may have the cards open.
+
+    `numbers`: the device number (st_rdev) of each card. `keepers`: the uids that are let to
+    each. `always`: uids that may have any card open, besides root's and those of the exempt.
+    """
+
+    numbers: Mapping[str, int]
+    keepers: Mapping[str, Collection[int]]
+    always: Collection[int]
+
+    def refused(self, uid: int, devices: frozenset[int]) -> frozenset[int]:
+        """Return those of the devices that the uid is not let to."""
+        if uid in self.always:
+            return frozenset()
+        own = {
+            number for card, number in self.numbers.items() if uid in self.keepers.get(card, ())
+        }
+        return devices - own
+
+    def names(self, devices: Iterable[int]) -> str:
+        """Return the names of these devices' cards, for people."""
+        wanted = set(devices)
+        return " ".join(sorted(c for c, number in self.numbers.items() if number in wanted))

@@ -65,7 +65,7 @@ class Finder:
         self,
         devices: Collection[int],
         is_of_interest: Callable[[int], bool],
-        pids: Sequence[int] | None = None,
+        pids: Collection[int] | None = None,
     ) -> list[Holder]:
         """Return the processes that hold any of the devices.
 
