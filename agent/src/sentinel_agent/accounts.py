@@ -87,6 +87,12 @@ class Accounts:
         self._group = self._names.group(self._breakglass_group).value or self._group
         return self._group.gid if self._group else None
 
+    def has_changed(self, user: str, uid: int) -> bool:
+        """Ask the name service anew, and say whether it answers otherwise than a moment ago."""
+        before = self._names.user(user).value, self._names.uid(uid).value
+        now = self._names.user(user, anew=True).value, self._names.uid(uid, anew=True).value
+        return before != now
+
     def is_system(self, uid: int) -> bool:
         """Say whether the uid belongs to the system rather than to a person."""
         return uid < self._min_uid or uid == NOBODY_UID

@@ -67,10 +67,13 @@ class Enforcement:
         self._memory = Memory()
         self._logins = LoginWatch()
         self._ended_s: float | None = None
+        # Whether this round has left something to the next.
+        self._again = False
 
     def step(self) -> Round:
         """Do one round."""
         started_s = time.monotonic()
+        self._again = False
         # In this order: a policy that comes in between makes the look too old, not too new.
         now, turn = utc(time.time()), self._keeper.turn
         policy = self._held.policy
@@ -199,7 +202,10 @@ class Enforcement:
     def _end(self, action: End, people: People, connections: int) -> None:
         (presence,) = (one for one in people.present if one.user == action.user)
         for name in sorted(presence.all_names):
-            # Asked anew: somebody may have been put into the group since.
+            # Asked anew: the account may be another's since, or have been put into the group.
+            if self._accounts.has_changed(name, presence.uid):
+                self._again = True
+                return
             exemption = self._accounts.exemption(name, presence.uid, anew=True)
             if exemption is not None:
                 log.info("user left alone user=%s reason=%s", name, exemption)
@@ -249,6 +255,6 @@ class Enforcement:
             monotonic_s=time.monotonic(),
             boundaries=boundaries,
             closing=self._memory.closing.values(),
-            is_somebody_waiting=bool(self._keeper.doors.waits),
+            is_somebody_waiting=self._again or bool(self._keeper.doors.waits),
             ended_s=self._ended_s,
         )

@@ -88,7 +88,8 @@ class Closing:
 
     `deadline_s`: until then there is grace. `asked_s`: when HUP was sent, None before. `asks`:
     signals sent so far. `is_swept`: KILL was sent. `kills`: rounds in a row that sent it, to
-    what was still there. `was_away`: all was gone when it was looked last.
+    what was still there. `was_away`: all was gone when it was looked last,
+    and nothing was sent since.
     """
 
     deadline_s: float
@@ -232,18 +233,15 @@ def _go_on(state: Closing, monotonic_s: float, term_s: float) -> tuple[Closing, 
     """Return the next state of one who is here without access, and the signal to send now."""
     if monotonic_s < state.deadline_s:
         return state, None
-    state = replace(state, was_away=False)
     asked_s = monotonic_s if state.asked_s is None else state.asked_s
+    asked = replace(state, asked_s=asked_s, asks=state.asks + 1, was_away=False)
     # Whoever comes back was asked before.
-    is_due = state.is_swept or monotonic_s >= asked_s + term_s
-    if is_due:
-        return replace(
-            state, asked_s=asked_s, asks=state.asks + 1, is_swept=True, kills=state.kills + 1
-        ), Signals.SIGKILL
+    if state.is_swept or monotonic_s >= asked_s + term_s:
+        return replace(asked, is_swept=True, kills=state.kills + 1), Signals.SIGKILL
     if state.asks == 0:
-        return replace(state, asked_s=asked_s, asks=1), Signals.SIGHUP
+        return asked, Signals.SIGHUP
     if state.asks == 1 and monotonic_s >= asked_s + term_s / 2:
-        return replace(state, asks=2), Signals.SIGTERM
+        return asked, Signals.SIGTERM
     return state, None
 
 

@@ -10,7 +10,7 @@ from .namespaces import owner_of
 from .plan import Presence
 from .sessions import Scan, Usage
 
-# An sshd that stays between login and session for longer hangs, and starts no session.
+# An sshd that stays between login and session for longer hangs, or is a session of root's.
 LOGIN_S = 10.0
 
 NO_USAGE = Usage(0, ())

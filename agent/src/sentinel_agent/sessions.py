@@ -14,6 +14,8 @@ from pathlib import Path
 
 # sshd, and since OpenSSH 9.8 its sessions.
 SSHD_NAMES = (b"sshd", b"sshd-session")
+# Since OpenSSH 10.0: what talks to somebody who is not logged in yet.
+SSHD_AUTH = b"sshd-auth"
 ENDED_STATES = (b"Z", b"X")
 # Up to and with the line Uid; the kernel writes the lines in this order.
 STATUS_BYTES = 512
@@ -37,7 +39,7 @@ class Scan:
     """What runs: the usage of every real uid that has a process.
 
     `logins_under_way` are sshds that have let somebody in and have not started the session yet;
-    whose they are is not known.
+    whose they are is not known. Some are sessions of root's.
     """
 
     usage: Mapping[int, Usage]
@@ -48,6 +50,7 @@ def scan(proc: Path = Path("/proc")) -> Scan:
     """Look at every process once: about 16 µs each, most of it the kernel's."""
     pids: dict[int, list[int]] = {}
     sshds: dict[int, tuple[int, int]] = {}
+    parents: set[int] = set()
     for entry in os.listdir(proc):  # noqa: PTH208  names only: this runs every few seconds
         if not entry.isdigit():
             continue
@@ -58,29 +61,23 @@ def scan(proc: Path = Path("/proc")) -> Scan:
         pids.setdefault(uid, []).append(int(entry))
         if name in SSHD_NAMES:
             sshds[int(entry)] = (parent, uid)
+            parents.add(parent)
+        elif name == SSHD_AUTH:
+            parents.add(parent)
     connections: dict[int, int] = {}
-    # A root sshd's parent is the listener, or the one that the operator started it from.
-    servers = {pid for pid, (parent, uid) in sshds.items() if uid == 0 and parent in sshds}
-    busy: set[int] = set()
-    for parent, uid in sshds.values():
-        if uid != 0 and parent in sshds and sshds[parent][1] == 0:
-            connections[uid] = connections.get(uid, 0) + 1
-        busy.add(parent)
-    usage = {uid: Usage(connections.get(uid, 0), tuple(them)) for uid, them in pids.items()}
-    return Scan(usage, _childless(servers - busy, proc))
-
-
-def _childless(servers: set[int], proc: Path) -> frozenset[int]:
-    """Return those without any child: root's own sessions have one that is no sshd."""
-    found = set()
-    for pid in servers:
-        try:
-            children = Path(f"{proc}/{pid}/task/{pid}/children").read_bytes()
-        except OSError:  # it ended meanwhile, or the kernel does not tell
+    servers: set[int] = set()
+    for pid, (parent, uid) in sshds.items():
+        if parent not in sshds or sshds[parent][1] != 0:
             continue
-        if not children.strip():
-            found.add(pid)
-    return frozenset(found)
+        # Each connection has a server of root's, whose parent is the listener.
+        if uid == 0:
+            servers.add(pid)
+        else:
+            connections[uid] = connections.get(uid, 0) + 1
+    usage = {uid: Usage(connections.get(uid, 0), tuple(them)) for uid, them in pids.items()}
+    # Before its user is known a server has a child without rights, and in the session one of
+    # the user's. Those of root's own sessions have neither; they cannot be told from logins.
+    return Scan(usage, frozenset(servers - parents))
 
 
 def _read(path: str) -> tuple[bytes, int, int] | None:
