@@ -102,6 +102,8 @@ def test_what_a_former_holder_left_is_ended_after_a_restart_of_the_agent(lab: La
 def test_only_people_with_sessions_of_their_own_are_ended(lab: Lab) -> None:
     """Never booked and connected: ended. A service, ignored users, break-glass: left alone."""
     node = lab.node
+    # As the agent's settings have it, below.
+    node.install_lock(ignored_users=["watcher"])
     node.write("/etc/ssh/open_sshd_config", OPEN_SSHD)
     node.add_user("service")
     node.add_user("watcher", password="watcher-password")
