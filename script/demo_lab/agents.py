@@ -68,6 +68,7 @@ def beat(client: Client, state: NodeState) -> None:
                 "sent_at": dt.datetime.now(dt.UTC).isoformat(),
                 "boot_id": "demo",
                 "mode": policy["mode"],
+                "lock": "locked" if policy["mode"] == "enforce" else "open",
                 "policy_version": policy["version"],
                 "sessions": dict.fromkeys(sorted(set(users)), 1),
                 "problems": [],

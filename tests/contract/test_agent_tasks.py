@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from apiflask import APIFlask
+from sqlalchemy import select
 
 from sentinel_agent import get_keys
 from sentinel_agent.access import Access
@@ -17,12 +18,14 @@ from sentinel_agent.client import BookingClient
 from sentinel_agent.config import Config as AgentConfig
 from sentinel_agent.doors import Doorkeeper
 from sentinel_agent.enrolment import register
+from sentinel_agent.errors import PolicyRefused
 from sentinel_agent.granted import GrantedUsers
 from sentinel_agent.held import HeldPolicy
 from sentinel_agent.registration import load_registration
 from sentinel_agent.status import Status
 from sentinel_agent.tasks import HeartbeatTask, InventoryTask, PolicyTask
 from sentinel_booking.config import Config
+from sentinel_booking.models import Node, write
 from tests.booking.lab import add_key, add_node, ascend, invite, reserve
 from tests.booking.people import add_user
 from tests.booking.programs import booking_server, migrated_app
@@ -86,6 +89,16 @@ def test_what_is_booked_is_what_sshd_is_answered(
     assert len(rounds) == 1
     heartbeat = HeartbeatTask(config, client(), held, status).step()
     assert heartbeat.problems == ()
+
+    # An older backup of the database is restored: its policies are older than the node's.
+    with app.app_context(), write() as session:
+        node = session.scalars(select(Node).where(Node.name == "gpu1")).one()
+        node.policy_version = 1
+    fresh = PolicyTask(config, client(), keeper, status, lambda: rounds.append(None))
+    with pytest.raises(PolicyRefused):
+        fresh.step()
+    HeartbeatTask(config, client(), held, status).step()
+    assert fresh.step().problems == ()
 
     cache = get_keys.read_cache(str(config.cache_file))
     (line,) = get_keys.authorized_keys(cache, "alice", get_keys.utc_now())
