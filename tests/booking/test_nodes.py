@@ -110,6 +110,13 @@ def test_only_a_new_mode_is_a_new_policy(app: APIFlask) -> None:
     assert policy_version(app) == before
     olga.call("PATCH", "/api/nodes/gpu1", json={"mode": "enforce"})
     assert policy_version(app) == before + 1
+    with app.app_context(), write() as session:
+        entry = session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc())).first()
+        assert entry is not None
+        assert (entry.actor, entry.action) == ("olga", "node.change")
+        assert entry.before is not None
+        assert entry.before["mode"] == "observe"
+        assert entry.after == {**entry.before, "mode": "enforce"}
 
 
 def test_a_new_address_moves_the_targets(app: APIFlask) -> None:
