@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from sentinel_agent import get_keys
+from sentinel_agent import breakglass_sshd, get_keys
 from sentinel_agent.config import Config
 from sentinel_agent.drop_in import LockText, render_drop_in
+from sentinel_agent.sshd import Sshd
 from tests.lab.node import NODE_FILES, REPOSITORY, Node, why_not
 
 
@@ -40,6 +42,29 @@ def test_paths_and_names_agree_wherever_they_are_written() -> None:
     readme = (REPOSITORY / "agent" / "README.md").read_text()
     for path in re.findall(r"agent/(?:packaging|src)/\S+", readme):
         assert (REPOSITORY / path).is_file(), path
+
+
+def test_the_readme_has_every_option_of_install() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "sentinel_agent", "install", "--help"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    options = set(re.findall(r"--[a-z][a-z-]+", shown)) - {"--help"}
+    readme = (REPOSITORY / "agent" / "README.md").read_text()
+    assert len(options) > 8
+    assert {option for option in options if f"`{option}" not in readme} == set()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_breakglass_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    text = breakglass_sshd.render_unit(Sshd(Path("/usr/sbin/sshd"), (9, 2)))
+    unit = tmp_path / breakglass_sshd.UNIT
+    # Only the program's place differs here.
+    unit.write_text(text.replace(str(breakglass_sshd.PROGRAM), "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))

@@ -51,7 +51,7 @@ class Config(BaseSettings):
     cache_file: Path = Path("/var/lib/sentinel/policy.json")
     # get-keys runs with this group, and the cache is readable to it.
     cache_group: str = "sentinel-akc"
-    # The lock's part of sshd's configuration; the agent only checks that it is there.
+    # The lock's part of sshd's configuration, which the agent writes and removes.
     sshd_drop_in: Path = Path("/etc/ssh/sshd_config.d/00-sentinel.conf")
     # sshd 9.8 and newer shuts out an address after failed logins; never one of these.
     operator_networks: tuple[str, ...] = ()
