@@ -112,7 +112,10 @@ def test_each_series_is_documented(tmp_path: Path) -> None:
     files = Cache(tmp_path / "policy.json", "root"), Access(tmp_path / "access")
     held = HeldPolicy(*files, registration)
     held.replace(build_policy())
-    status = Status(last_heartbeat_at=0, clock_skew_s=0, policy_confirmed_monotonic_s=0)
+    status = Status(
+        last_heartbeat_at=0, clock_skew_s=0, policy_confirmed_monotonic_s=0, round_seconds=0,
+        reconciled_monotonic_s=0, lock="locked",
+    )  # fmt: skip
     registry: CollectorRegistry = Metrics(held, status).registry
     names = {
         metric.name + ("_total" if metric.type == "counter" else "")

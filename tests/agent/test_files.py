@@ -190,4 +190,3 @@ def test_the_file_of_an_older_agent_is_read_and_a_damaged_one_refused(tmp_path: 
     path.write_text("[]")
     with pytest.raises(StateError):
         GrantedUsers(tmp_path).load()
-

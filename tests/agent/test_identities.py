@@ -191,7 +191,8 @@ def test_a_deleted_account_is_ended_by_its_uid(lab: Lab) -> None:
 
 def test_two_names_of_one_account_have_each_others_access(lab: Lab) -> None:
     uid = str(uid_of(lab, "alice"))
-    lab.node.run(["useradd", "--non-unique", "--uid", uid, "--gid", "alice", "--home-dir", "/home/alice", "--shell", "/bin/bash", "alice2"])  # fmt: skip
+    lab.node.run(["useradd", "--non-unique", "--uid", uid, "--gid", "alice", "--home-dir",
+                  "/home/alice", "--shell", "/bin/bash", "alice2"])  # fmt: skip
     lab.keys["alice2"] = lab.keys["alice"]
     lab.server.grant(
         make_grant("alice2", lab.keys["alice"]), make_grant("bob", lab.keys["bob"])

@@ -6,18 +6,15 @@ Each task has a thread, so that a server that does not answer keeps nobody from 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import logging
 import os
 import queue
 import signal
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from prometheus_client import start_http_server
 
 from .access import Access
 from .accounts import Accounts
@@ -28,100 +25,34 @@ from .clock import Intake
 from .config import Config
 from .doors import Doorkeeper
 from .enforcement import Enforcement
-from .errors import AgentError, PolicyRefused, ServerError, StateError
+from .errors import PolicyRefused, StateError
 from .granted import GrantedUsers
 from .held import HeldPolicy
 from .integrity import IntegrityTask
+from .journal import unhurried_logging
 from .lock_task import LockTask
 from .logins import Logins, LoginsTask
 from .metrics import Metrics
+from .metrics_server import serve_metrics
 from .registration import load_registration
 from .rotation import HeldToken, TokenTask
+from .runner import VITAL_STUCK_S, Runner, look_after
 from .status import Status
-from .tasks import (
-    ClockTask,
-    EnforceTask,
-    HeartbeatTask,
-    InventoryTask,
-    PolicyTask,
-    Task,
-    backoff_s,
-)
+from .systemd import notify
+from .tasks import ClockTask, EnforceTask, HeartbeatTask, InventoryTask, PolicyTask, Task
 
 log = logging.getLogger(__name__)
 
-# How long a round of enforcement may take before systemd is no longer told that all is well.
-STUCK_S = 45.0
-WATCHDOG_S = 5.0
+WATCH_S = 5.0
 # A round that is under way may finish; a request that waits for the server need not.
 STOP_WAIT_S = 8.0
 
 
-class Runner:
-    """One task's thread: step, report, wait, again."""
-
-    def __init__(
-        self,
-        task: Task,
-        status: Status,
-        metrics: Metrics,
-        stop: threading.Event,
-        recovered: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`recovered` is called when a step has worked after one that failed."""
-        self._recovered = recovered
-        self._task = task
-        self._status = status
-        self._errors = metrics.task_errors.labels(task.name)
-        self._stop = stop
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=task.name, daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Make the next step due now."""
-        self._wake.set()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the end of the step under way."""
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            self._wake.clear()
-            try:
-                step = self._task.step()
-            except Exception as error:  # one failing step must not end the task
-                failures += 1
-                self._report(error)
-                pause_s = backoff_s(failures, self._task.retry_max_s)
-                if isinstance(error, ServerError):
-                    pause_s = max(pause_s, error.retry_after_s)
-            else:
-                if failures:
-                    self._recovered()
-                failures = 0
-                pause_s = step.pause_s
-                self._status.set_problems(self._task.name, step.problems)
-            self._wake.wait(pause_s)
-
-    def _report(self, error: Exception) -> None:
-        self._errors.inc()
-        if isinstance(error, AgentError):
-            log.warning("task failed task=%s reason=%s", self._task.name, error)
-            self._status.set_problems(self._task.name, [str(error)])
-        else:
-            log.error("task failed task=%s", self._task.name, exc_info=error)
-            self._status.set_problems(self._task.name, [f"failed: {error!r}"])
-
-
 def run(config: Config) -> None:
-    """Run until SIGTERM or SIGINT. Raises NotRegistered, StateError, ConfigError."""
-    with _only_one(config.state_dir):
+    """Run until SIGTERM or SIGINT. Raises NotRegistered, StateError, TaskDied."""
+    # systemd's watchdog ends what is stuck by SIGABRT: the log then says where each thread was.
+    faulthandler.enable()
+    with _only_one(config.state_dir), unhurried_logging():
         _run(config)
 
 
@@ -163,10 +94,10 @@ def _run(config: Config) -> None:
     cards = CardLock(config, accounts, granted, metrics)
     enforcement = Enforcement(
         config, held=held, keeper=keeper, granted=granted, accounts=accounts,
-        cards=cards, status=status, metrics=metrics,
+        cards=cards, status=status, metrics=metrics, follow_clock=intake.follow,
     )  # fmt: skip
     enforce = EnforceTask(config, enforcement)
-    enforcer = Runner(enforce, status, metrics, stop)
+    enforcer = Runner(enforce, status, metrics, stop, is_vital=True, stuck_s=VITAL_STUCK_S)
     locker = Runner(LockTask(config, held, status), status, metrics, stop)
 
     def policy_came() -> None:
@@ -174,7 +105,7 @@ def _run(config: Config) -> None:
         locker.wake()
 
     def looped(task: Task, recovered: Callable[[], None] = lambda: None) -> Runner:
-        return Runner(task, status, metrics, stop, recovered)
+        return Runner(task, status, metrics, stop, recovered=recovered)
 
     asker = looped(PolicyTask(config, client(), intake, status, policy_came))
     runners = [
@@ -189,15 +120,15 @@ def _run(config: Config) -> None:
         looped(IntegrityTask(config)),
         looped(LoginsTask(Logins(config.cache_group), metrics)),
     ]
-    serve_metrics(config, metrics, status)
+    metrics.watch(runners)
+    serve_metrics(config.metrics_listen, metrics, status)
     log.info("agent started node=%s server=%s", registration.node, server)
     for runner in runners:
         runner.start()
     cards.start(enforcer.wake)
     notify("READY=1")
-    while not _has_come(signals, WATCHDOG_S):
-        rounded = status.reconciled_monotonic_s
-        if rounded is not None and time.monotonic() - rounded < STUCK_S:
+    while not _has_come(signals, WATCH_S):
+        if look_after(runners, status):
             notify("WATCHDOG=1")
     notify("STOPPING=1")
     stop.set()
@@ -215,33 +146,6 @@ def _has_come(signals: queue.SimpleQueue[int], timeout_s: float) -> bool:
     except queue.Empty:
         return False
     return True
-
-
-def serve_metrics(config: Config, metrics: Metrics, status: Status) -> None:
-    """Serve the agent's series; a port that is taken is reported and stops nothing else."""
-    if not config.metrics_listen:
-        return
-    host, _, port = config.metrics_listen.rpartition(":")
-    try:
-        start_http_server(int(port), host.strip("[]"), metrics.registry)
-    except OSError as error:
-        text = f"cannot listen on {config.metrics_listen}: {error.strerror}"
-        log.error("metrics not served reason=%s", text)
-        status.set_problems("metrics", [text])
-
-
-def notify(text: str) -> None:
-    """Tell systemd how the service is doing, if it asked: sd_notify(3)."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    # @ stands for the abstract namespace.
-    target = f"\0{address[1:]}" if address.startswith("@") else address
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
-    ):
-        sender.sendto(text.encode(), target)
 
 
 @contextlib.contextmanager

@@ -38,8 +38,8 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 class Cards(Protocol):
     """Knows which cards' device files are open: card_lock.py."""
 
-    def still_open(self, uid: int, lost: Collection[str], held: Collection[str]) -> bool:
-        """Say whether a process of the uid has one of the devices `lost` open.
+    def still_open(self, uid: int, gone: Collection[str], held: Collection[str]) -> bool:
+        """Say whether a process of the uid has one of the devices `gone` open.
 
         Devices by their uuids; WHOLE_NODE stands for all that are not `held`. What cannot be
         known counts as not open.

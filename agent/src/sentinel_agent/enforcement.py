@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from .accounts import Accounts
 from .card_lock import CardLock
 from .config import Config
 from .doors import Doorkeeper, Seen
-from .errors import StateError
+from .errors import AgentError, StateError
 from .granted import GrantedUsers
 from .held import HeldPolicy
 from .metrics import Metrics
@@ -55,7 +55,9 @@ class Enforcement:
         cards: CardLock,
         status: Status,
         metrics: Metrics,
+        follow_clock: Callable[[], bool],
     ) -> None:
+        """`follow_clock` puts the policy in force anew if a clock was set: clock.py."""
         self._config = config
         self._held = held
         self._keeper = keeper
@@ -64,6 +66,7 @@ class Enforcement:
         self._cards = cards
         self._status = status
         self._metrics = metrics
+        self._follow_clock = follow_clock
         self._memory = Memory()
         self._logins = LoginWatch()
         self._ended_s: float | None = None
@@ -74,6 +77,12 @@ class Enforcement:
         """Do one round."""
         started_s = time.monotonic()
         self._again = False
+        problems: list[str] = []
+        try:
+            # First: by a clock that was set somebody's end could seem to have come.
+            self._follow_clock()
+        except AgentError as error:
+            problems.append(str(error))
         # In this order: a policy that comes in between makes the look too old, not too new.
         now, turn = utc(time.time()), self._keeper.turn
         policy = self._held.policy
@@ -83,7 +92,7 @@ class Enforcement:
             scan, self._accounts, users | self._granted.touched.keys(), self._granted.users
         )
         self._status.sessions = people.connected
-        problems = [*people.problems, *self._accounts.problems()]
+        problems += [*people.problems, *self._accounts.problems()]
         if policy is None:
             problems.append("no policy yet: nobody is let in and nobody is ended")
         else:

@@ -35,6 +35,10 @@ class LockError(AgentError):
         self.reason = reason
 
 
+class TaskDied(AgentError):
+    """A thread of the agent's is gone, and only a new start brings it back."""
+
+
 class InventoryError(AgentError):
     """The inventory command did not say what devices the node has."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -12,6 +13,18 @@ from prometheus_client.registry import Collector
 from . import __version__
 from .held import HeldPolicy
 from .status import Status
+
+
+class Watched(Protocol):
+    """A task's thread, as far as it is measured."""
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+
+    @property
+    def is_stuck(self) -> bool:
+        """Say whether its step hangs."""
 
 
 class Metrics:
@@ -59,7 +72,12 @@ class Metrics:
             ["task"],
             registry=self.registry,
         )
-        self.registry.register(_Gauges(held, status))
+        self._gauges = _Gauges(held, status)
+        self.registry.register(self._gauges)
+
+    def watch(self, runners: Sequence[Watched]) -> None:
+        """Measure these threads too."""
+        self._gauges.runners = runners
 
 
 class _Gauges(Collector):
@@ -68,6 +86,7 @@ class _Gauges(Collector):
     def __init__(self, held: HeldPolicy, status: Status) -> None:
         self._held = held
         self._status = status
+        self.runners: Sequence[Watched] = ()
 
     def collect(self) -> Iterable[Metric]:
         """Return the gauges."""
@@ -108,6 +127,50 @@ class _Gauges(Collector):
                 "The server's clock less this node's.",
                 value=status.clock_skew_s,
             )
+        if status.lock is not None:
+            yield GaugeMetricFamily(
+                "sentinel_agent_locked",
+                "1 when sshd's drop-in and the PAM gate are in place, 0 when one is not.",
+                value=status.lock == "locked",
+            )
+        if status.round_seconds is not None and status.reconciled_monotonic_s is not None:
+            yield GaugeMetricFamily(
+                "sentinel_agent_round_duration_seconds",
+                "How long the last look at all sessions took, with what was done about it.",
+                value=status.round_seconds,
+            )
+            yield GaugeMetricFamily(
+                "sentinel_agent_round_age_seconds",
+                "Since the last look at all sessions was over.",
+                value=time.monotonic() - status.reconciled_monotonic_s,
+            )
+        yield GaugeMetricFamily(
+            "sentinel_agent_handovers_waiting",
+            "Reservations that have begun and wait for a former holder's processes.",
+            value=status.waiting,
+        )
+        yield GaugeMetricFamily(
+            "sentinel_agent_handovers_overdue",
+            "Reservations that the limit opened while a former holder's processes still run.",
+            value=status.overdue,
+        )
+        yield from self._collect_tasks()
+
+    def _collect_tasks(self) -> Iterable[Metric]:
+        status = self._status
+        failed = GaugeMetricFamily(
+            "sentinel_agent_last_error_timestamp_seconds", "When a task failed last.",
+            labels=["task"],
+        )  # fmt: skip
+        for task, at in status.last_errors().items():
+            failed.add_metric([task], at)
+        yield failed
+        stuck = GaugeMetricFamily(
+            "sentinel_agent_task_stuck", "1 when a task hangs, else 0.", labels=["task"]
+        )
+        for runner in self.runners:
+            stuck.add_metric([runner.name], runner.is_stuck)
+        yield stuck
         problems = GaugeMetricFamily(
             "sentinel_agent_problems", "Problems that a task reports now.", labels=["task"]
         )

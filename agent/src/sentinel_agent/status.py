@@ -40,12 +40,23 @@ class Status:
     waiting: int = 0
     overdue: int = 0
     _problems: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _errors: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def set_problems(self, task: str, problems: Sequence[str]) -> None:
         """Replace what this task reports; an empty list means that all is well."""
         with self._lock:
             self._problems[task] = tuple(problems)
+
+    def note_error(self, task: str, at: float) -> None:
+        """Remember when a task failed last."""
+        with self._lock:
+            self._errors[task] = at
+
+    def last_errors(self) -> dict[str, float]:
+        """Return when each task that has failed did so last."""
+        with self._lock:
+            return dict(self._errors)
 
     def problems(self) -> list[str]:
         """Return all tasks' problems, each named by its task."""
