@@ -55,9 +55,10 @@ def _system(options: Options) -> Iterator[Finding]:
     ]
     if missing:
         yield Finding(f"these programs are missing: {', '.join(missing)}")
-    code = f"import sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
+    # What get-keys imports; Debian's python3-minimal has no json.
+    code = f"import sys, datetime, json, syslog; sys.exit(sys.version_info < {OLDEST_PYTHON})"
     if (done := commands.run([PYTHON, "-IS", "-c", code])).status != 0:
-        yield Finding(f"get-keys needs {PYTHON}, 3.7 or newer: {done.reason}")
+        yield Finding(f"get-keys needs {PYTHON}, 3.7 or newer, with json: {done.reason}")
     if not SYSTEMD.is_dir():
         yield Finding("systemd is not init here: nothing is started", stops=False)
     if SELINUX.exists() and SELINUX.read_text().strip() == "1":

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# sshd, and since OpenSSH 9.8 its sessions.
-SSHD_NAMES = (b"sshd", b"sshd-session")
+# sshd, and since OpenSSH 9.8 its sessions; before, those of the break-glass sshd have the name
+# of the link that it is started by (breakglass_sshd.PROGRAM); the kernel keeps 15 bytes of it.
+SSHD_NAMES = (b"sshd", b"sshd-session", b"sentinel-breakg")
 # Since OpenSSH 10.0: what talks to somebody who is not logged in yet.
 SSHD_AUTH = b"sshd-auth"
 ENDED_STATES = (b"Z", b"X")

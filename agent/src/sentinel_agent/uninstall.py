@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import grp
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ STATE_FILES = (
     RECORD, UNFINISHED, "registration.json", "policy.json", "access", "granted.json",
     "cards.json", "agent.lock", "lock-change.flock",
 )  # fmt: skip
+
+# What tempfile.mkstemp puts behind the prefix that files.replace_file gives it.
+UNFINISHED_NAME = re.compile(r"\.[a-z0-9_]{8}")
 
 
 def uninstall(say: Say) -> None:
@@ -85,10 +89,18 @@ def _take_away(made: Made, config: Config, say: Say) -> None:
 
 def _remove_file(path: Path, recorded: str) -> str:
     """Remove it, or return why not."""
+    _remove_unfinished(path)
     if path.is_file() and digest(path.read_bytes()) != recorded:
         return "it was changed since"
     path.unlink(missing_ok=True)
     return ""
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Remove what a kill left of a new file that had not got its name (files.replace_file)."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        if UNFINISHED_NAME.fullmatch(left.name.removeprefix(f".{path.name}")):
+            left.unlink()
 
 
 def _remove_folder(path: Path) -> str:
@@ -124,8 +136,9 @@ def _give_cards_back(config: Config) -> list[str]:
 def _forget_state(config: Config, say: Say) -> None:
     """Remove the agent's state, the token and the record; the folder if it is empty then."""
     for name in STATE_FILES:
+        _remove_unfinished(config.state_dir / name)
         (config.state_dir / name).unlink(missing_ok=True)
-    shutil.rmtree(check_login.CHECK_FOLDER, ignore_errors=True)
+    shutil.rmtree(check_login.RUN_FOLDER, ignore_errors=True)
     try:
         config.state_dir.rmdir()
     except OSError:
