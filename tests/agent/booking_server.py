@@ -222,6 +222,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Return the header Date, by the clock that heartbeats are answered by."""
+        now = time.time() if timestamp is None else timestamp
+        return super().date_time_string(now + self.server.booking.clock_offset_s)
+
     do_GET = do_PUT = do_POST = _serve  # noqa: N815  named by the base class
 
     def log_message(self, format: str, *args: object) -> None:

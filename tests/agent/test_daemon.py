@@ -18,7 +18,6 @@ from tests.agent.booking_server import (
     BookingServer,
     make_grant,
     make_policy,
-    public_key,
 )
 from tests.agent.conftest import Lab
 from tests.agent.policies import KEYS
@@ -302,25 +301,3 @@ def test_systemd_is_told_of_start_life_and_stop(lab: Lab) -> None:
         while said == b"WATCHDOG=1":
             said = systemd.recv(100)
         assert said == b"STOPPING=1"
-
-
-def test_explain_says_why(lab: Lab) -> None:
-    lab.node.add_user("alice")
-    lab.node.add_user("bob")
-    key = lab.node.make_key("alice")
-    lab.server.grant(make_grant("alice", key, reservation=12))
-    lab.start_agent()
-
-    def explain(user: str) -> tuple[int, str]:
-        done = lab.node.run(lab.node.agent_argv("explain", user), check=False)
-        return done.returncode, done.stdout
-
-    status, text = explain("alice")
-    assert status == 0
-    for part in ("clock: ", "version 2, mode enforce", "reservation: 12 RUNNING", "SHA256:",
-                 "let in with 1 keys"):  # fmt: skip
-        assert part in text
-    assert public_key(key).split()[1] not in text
-    status, text = explain("bob")
-    assert (status, "none in the policy" in text, "refused" in text) == (1, True, True)
-    assert "no such account" in explain("carol")[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -37,6 +38,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "register":
         given = {"server": arguments.server, "address": arguments.address}
         overrides = {name: value for name, value in given.items() if value is not None}
+    if arguments.command == "explain":
+        return _explain(arguments)
     config = load_config(_config_path(arguments.config), **overrides)
     if arguments.command == "check-config":
         sys.stdout.write("the configuration is usable\n")
@@ -45,17 +48,32 @@ def _run(arguments: argparse.Namespace) -> int:
         return _register(config, arguments)
     if arguments.command == "check":
         return _check(config)
-    if arguments.command == "explain":
-        # Imported here, as below: each command starts with what it needs.
-        from .explain import explain
-
-        lines, is_let_in = explain(config, arguments.user)
-        sys.stdout.write("\n".join(lines) + "\n")
-        return 0 if is_let_in else 1
+    # Imported here, as below: each command starts with what it needs.
     from .daemon import run
 
     run(config)
     return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from .explain import explain
+
+    if os.geteuid() != 0:
+        sys.stderr.write("sentinel-agent: explain is for root: others cannot read the policy\n")
+        return 2
+    problem = ""
+    try:
+        config = load_config(_config_path(arguments.config))
+    except ConfigError as error:
+        # A node on which everything is broken is what it is for.
+        config, problem = Config.model_construct(), str(error)
+    found = explain(config, arguments.user, problem)
+    if arguments.json:
+        _say(json.dumps(found.document(), indent=1))
+    else:
+        for line in found.render():
+            _say(line)
+    return 0 if found.is_let_in else 1
 
 
 def _install(arguments: argparse.Namespace) -> int:
@@ -185,7 +203,8 @@ def _parser() -> argparse.ArgumentParser:
     register.add_argument("--code", help="the code; it shows in the list of processes")
     register.add_argument("--code-file", type=Path, metavar="FILE", help="a file with the code")
     commands.add_parser("run", help="hold the lock until stopped")
-    explain = commands.add_parser("explain", help="say whether a user would be let in now")
+    explain = commands.add_parser("explain", help="say why a user can or cannot log in now")
     explain.add_argument("user")
+    explain.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("check-config", help="read the configuration and report its problems")
     return parser

@@ -1,112 +1,135 @@
-"""Says in plain words whether sshd would let a user in now, and why. It changes nothing."""
+"""Says in one screen whether a user can log in now, why, and what to do. It changes nothing.
+
+Every topic stands alone: what cannot be found out about one is said, and takes nothing from the
+others.
+"""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import subprocess
+import logging
+import os
+import pwd
 import time
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
 
-from .accounts import Accounts
-from .cache import Cache
+from . import commands, explain_booking, explain_door
+from .case import Case
 from .config import Config
+from .drop_in import GET_KEYS
 from .errors import AgentError
-from .plan import grants_at, utc
-from .policy import Grant, Policy, format_time
-from .registration import load_registration
+from .findings import Blocker, Explanation, Line, Section, when
+from .plan import utc
 
-GET_KEYS = "/usr/lib/sentinel/get-keys"
+log = logging.getLogger(__name__)
+
+# From the door inwards, as a login meets them.
+TOPICS: tuple[tuple[str, Callable[[Case], Section]], ...] = (
+    ("account", explain_door.find_account),
+    ("lock", explain_door.find_lock),
+    ("sshd", explain_door.find_sshd),
+    ("gates", explain_door.find_gates),
+    ("agent", explain_door.find_agent),
+    ("server", explain_door.find_server),
+    ("policy", explain_booking.find_policy),
+    ("reservations", explain_booking.find_reservations),
+    ("keys", explain_booking.find_keys),
+    ("cards", explain_booking.find_cards),
+    ("sessions", explain_booking.find_sessions),
+    ("refused", explain_booking.find_refusals),
+)
+# Of the lock's: they keep nobody out who comes by another door.
+BY_GET_KEYS = range(30, 50)
 
 
-def explain(config: Config, user: str) -> tuple[list[str], bool]:
-    """Return lines about the user's access, and whether get-keys has a key for the user now.
+def explain(config: Config, user: str, config_problem: str = "") -> Explanation:
+    """Return what is found about the user now; for root, since others cannot read it.
 
-    For root: the cache is not for everybody to read.
+    `config_problem`: why `config` is not the node's own, when it could not be read.
     """
-    now = utc(time.time())
-    lines = [f"clock:       {format_time(now)}"]
-    accounts = Accounts(
-        min_uid=config.min_uid,
-        breakglass_group=config.breakglass_group,
-        ignored_users=config.ignored_users,
+    case = Case(config, user, utc(time.time()))
+    sections = list(_look(case, config_problem))
+    blockers = sorted(
+        (blocker for section in sections for blocker in section.blockers),
+        key=lambda blocker: blocker.rank,
     )
-    uid = accounts.uid_of(user)
-    exemption = accounts.exemption(user, uid) if uid is not None else None
-    lines.append(f"account:     {_account(user, uid, exemption)}")
+    inside = [blocker for blocker in blockers if blocker.rank in BY_GET_KEYS]
+    outside = [blocker for blocker in blockers if blocker.rank not in BY_GET_KEYS]
+    if outside:
+        return _explanation(case, sections, outside[0])
+    if case.door == "unknown":
+        return _explanation(case, sections)
+    match case.door:
+        case "break-glass":
+            text = f"{user} is break-glass, which the lock never refuses; a key was found"
+            return _explanation(case, sections, code="break-glass", verdict=text, then="")
+        case "site":
+            return _at_the_sites_door(case, sections, inside)
+        case "get-keys" if not inside:
+            return _ask_get_keys(case, sections)
+    return _explanation(case, sections, *inside[:1])
+
+
+def _look(case: Case, config_problem: str) -> Iterator[Section]:
+    if config_problem:
+        lines = [Line(text, is_bad=True) for text in config_problem.splitlines()]
+        yield Section("config", (*lines, Line("the agent's defaults are taken instead")))
+    for topic, find in TOPICS:
+        try:
+            section = find(case)
+        except AgentError as error:
+            section = Section(topic, (Line(str(error), is_bad=True),))
+        except Exception as error:  # a node on which everything is broken is what this is for
+            log.debug("topic not found topic=%s", topic, exc_info=error)
+            section = Section(topic, (Line(f"cannot be told: {error!r:.200}", is_bad=True),))
+        if section.lines:
+            yield section
+
+
+def _at_the_sites_door(
+    case: Case, sections: Sequence[Section], inside: Sequence[Blocker]
+) -> Explanation:
+    """The lock is not in force for this user: the site's own ways in decide."""
+    text = f"the lock refuses nobody here now; {case.user} gets in as the site lets people in"
+    if not inside:
+        return _explanation(case, sections, code="not-enforced", verdict=text, then="")
+    then = f"before this node enforces: {inside[0].then}"
+    text += f". If it were in force: {inside[0].why}"
+    return _explanation(case, sections, code="not-enforced", verdict=text, then=then)
+
+
+def _ask_get_keys(case: Case, sections: Sequence[Section]) -> Explanation:
+    """Nothing is in the way; get-keys itself, run as sshd runs it, has the last word."""
+    command = case.setting("authorizedkeyscommand").replace("%u", case.user)
+    account = pwd.getpwnam(case.setting("authorizedkeyscommanduser"))
+    done = commands.run(
+        ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups",
+         "--", *command.split()]
+    )  # fmt: skip
+    keys = len(done.output.splitlines())
+    if done.status != 0 or not keys:
+        why = f"{GET_KEYS} gives no key: {done.reason if done.status else 'see its log'}"
+        then = "see `journalctl -t sentinel-get-keys`, and ask the operators"
+        return _explanation(case, sections, Blocker(49, "get-keys", why, then))
+    ends = max(grant.not_after for grant in case.opened)
+    which = "the key" if keys == 1 else f"any of {keys} keys"
+    text = f"{case.user} gets in with {which} below, until {when(ends, case.now)}"
+    return _explanation(case, sections, code="let-in", verdict=text, then="")
+
+
+def _explanation(
+    case: Case,
+    sections: Sequence[Section],
+    blocker: Blocker | None = None,
+    *,
+    code: str = "unknown",
+    verdict: str = "sshd does not say what it would do; one that runs may still let in",
+    then: str = "have `sshd -t` say what is wrong, and mend that before sshd is reloaded",
+) -> Explanation:
     try:
-        lines.append(f"node:        {load_registration(config.state_dir).node}")
-    except AgentError as error:
-        lines.append(f"node:        {error}")
-    if not config.sshd_drop_in.is_file():
-        lines.append(f"sshd:        {config.sshd_drop_in} is missing: sshd is not locked")
-    try:
-        policy = Cache(config.cache_file, config.cache_group).load()
-    except AgentError as error:
-        policy = None
-        lines.append(f"policy:      {error}")
-    else:
-        lines.append(f"policy:      {_policy(config, policy, now)}")
-    if policy is not None:
-        lines += _grants(policy, user, now)
-    try:
-        answer = subprocess.run(
-            [GET_KEYS, user], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-    except OSError as error:
-        lines.append(f"verdict:     refused; {GET_KEYS}: {error.strerror}")
-        return lines, False
-    keys = answer.stdout.splitlines()
-    if keys:
-        lines.append(f"verdict:     let in with {len(keys)} keys")
-    else:
-        lines.append("verdict:     refused; `journalctl -t sentinel-get-keys` says why")
-    return lines, bool(keys)
-
-
-def _account(user: str, uid: int | None, exemption: str | None) -> str:
-    if uid is None:
-        return f"{user}: no such account on this node"
-    return f"{user}, uid {uid}{f': {exemption}, the lock leaves it alone' if exemption else ''}"
-
-
-def _policy(config: Config, policy: Policy | None, now: datetime) -> str:
-    if policy is None:
-        return f"none: {config.cache_file} not found, nobody is let in"
-    age_s = (now - policy.generated_at).total_seconds()
-    expired = " EXPIRED: nobody is let in" if now >= policy.expires_at else ""
-    return (
-        f"version {policy.version}, mode {policy.mode}, for node {policy.node}, "
-        f"{age_s:.0f} s old, expires {format_time(policy.expires_at)}{expired}"
-    )
-
-
-def _grants(policy: Policy, user: str, now: datetime) -> list[str]:
-    grants = sorted(
-        (grant for grant in policy.grants if grant.user == user),
-        key=lambda grant: grant.not_before,
-    )
-    running = grants_at(policy, now)
-    lines = [_grant(grant, grant in running) for grant in grants]
-    for key in dict.fromkeys(key for grant in grants for key in grant.keys):
-        lines.append(f"key:         {fingerprint(key)}")
-    return lines or ["reservation: none in the policy"]
-
-
-def _grant(grant: Grant, is_running: bool) -> str:
-    what = "whole node" if grant.whole_node else f"{len(grant.devices)} devices"
-    return (
-        f"reservation: {grant.reservation} {'RUNNING' if is_running else 'not running'} "
-        f"{format_time(grant.not_before)} to {format_time(grant.not_after)}, {what}"
-    )
-
-
-def fingerprint(key: str) -> str:
-    """Return a key's type and SHA256 fingerprint, as `ssh-keygen -l` prints it."""
-    kind, _, blob = key.partition(" ")
-    try:
-        digest = hashlib.sha256(base64.b64decode(blob, validate=True)).digest()
-    except ValueError:
-        return f"{kind} (not base64)"
-    return f"{kind} SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+        node = case.registration.node
+    except AgentError:
+        node = os.uname().nodename
+    if blocker is not None:
+        code, verdict, then = blocker.code, blocker.why, blocker.then
+    is_let_in = blocker is None and code != "unknown"
+    return Explanation(case.user, node, case.now, is_let_in, code, verdict, then, sections)

@@ -23,6 +23,7 @@ from .config import Config
 from .drop_in import GET_KEYS
 from .errors import StateError
 from .files import identity, replace_file
+from .install_record import RECORD
 from .pam import PAM_GATE
 from .tasks import Step
 
@@ -100,7 +101,7 @@ class IntegrityTask:
         # While it or the next is there, the node is locked or may be at any time.
         self._drop_in = config.sshd_drop_in
         # While this is there, the gates are the agent's to put back.
-        self._install_file = config.state_dir / "install.json"
+        self._install_file = config.state_dir / RECORD
         self._shipped = shipped
         # The state of each gate's file when it was last read and found sound.
         self._sound: dict[Path, tuple[tuple[int, ...], float]] = {}
