@@ -83,6 +83,8 @@ GATES = (
             "get-keys asks for a reservation too"),
     Promise("pam-gate can be written by all", "in", "PAM does not mind; it is put right"),
     Promise("pam-gate is removed", "in again", "PAM refuses"),
+    Promise("pam-gate is taken out of PAM's configuration", "in",
+            "get-keys asks for a reservation too"),
     Promise("the account of get-keys is deleted", "out", "sshd cannot run it as nobody else"),
 )  # fmt: skip
 

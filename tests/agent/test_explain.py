@@ -299,7 +299,8 @@ def test_where_nothing_is_locked_it_says_what_a_lock_would_do(desk: Desk) -> Non
     node.reload_sshd()
     try:
         said = desk.check("bob", "not-enforced")
-        assert "bob has no running reservation" in str(said.document["verdict"])
+        assert "before this node enforces, bob has no" in str(said.document["next"])
+        assert desk.ask("ops").document["next"] == desk.ask("root").document["next"] == ""
         assert said.topic("lock") == "booking asks for observe\nsshd and PAM are open"
         with desk.changed("usermod -s /usr/sbin/nologin bob", "usermod -s /bin/bash bob"):
             desk.check("bob", "shell")

@@ -20,6 +20,7 @@ CACHE = f"{STATE}/policy.json"
 ACCESS = f"{STATE}/access"
 GET_KEYS = "/usr/lib/sentinel/get-keys"
 PAM_GATE = "/usr/lib/sentinel/pam-gate"
+PAM = "/etc/pam.d/sshd"
 SHIPPED = {GET_KEYS: GET_KEYS_SOURCE, PAM_GATE: GET_KEYS_SOURCE.with_name("pam_gate")}
 
 
@@ -152,6 +153,19 @@ def get_keys_gives_out_keys(matrix: Matrix) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def pam_gate_not_asked(matrix: Matrix) -> Iterator[None]:
+    """Another package's tool writes PAM's configuration anew, say."""
+    service = matrix.node.root / "etc/pam.d/sshd"
+    sound = service.read_text()
+    with matrix.agent_hung():
+        matrix.node.run(["sed", "-i", "/BEGIN ServerSentinel/,/END ServerSentinel/d", PAM])
+        assert service.read_text() != sound
+        yield
+    wait_for("it is put back", lambda: service.read_text() == sound)
+    wait_for("it is reported", lambda: matrix.is_reported("lock: put back: /etc/pam.d/sshd"))
+
+
+@contextlib.contextmanager
 def get_keys_account_deleted(matrix: Matrix) -> Iterator[None]:
     accounts = ("passwd", "shadow", "group", "gshadow")
     for name in accounts:
@@ -179,6 +193,7 @@ GATE_ROWS: dict[str, Failure] = {
     ),
     "pam-gate can be written by all": by(f"chmod 0777 {PAM_GATE}"),
     "pam-gate is removed": by(f"rm {PAM_GATE}"),
+    "pam-gate is taken out of PAM's configuration": pam_gate_not_asked,
     "the account of get-keys is deleted": get_keys_account_deleted,
 }
 

@@ -90,10 +90,11 @@ def _at_the_sites_door(
 ) -> Explanation:
     """The lock is not in force for this user: the site's own ways in decide."""
     text = f"the lock refuses nobody here now; {case.user} gets in as the site lets people in"
-    if not inside:
-        return _explanation(case, sections, code="not-enforced", verdict=text, then="")
-    then = f"before this node enforces: {inside[0].then}"
-    text += f". If it were in force: {inside[0].why}"
+    # Of those whom it never touches, the break-glass accounts need no reservation then either.
+    is_breakglass = case.user == "root" or (case.exemption or "").startswith("member of ")
+    then = ""
+    if inside and not is_breakglass:
+        then = f"before this node enforces, {inside[0].why}: {inside[0].then}"
     return _explanation(case, sections, code="not-enforced", verdict=text, then=then)
 
 

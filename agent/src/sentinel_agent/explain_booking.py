@@ -89,7 +89,7 @@ def find_reservations(case: Case) -> Section:
             text += f", for what {held_for.get(grant.reservation, 'a former holder')} left"
         else:
             text = f"running until {when(grant.not_after, now)}"
-        lines.append(Line(f"{grant.reservation}: {text}, {what}", case.opens(grant) > now))
+        lines.append(Line(f"{grant.reservation}: {text}, {what}", is_bad=not case.opened))
     if len(grants) > LISTED_MAX:
         lines.append(Line(f"and {len(grants) - LISTED_MAX} more"))
     if not lines:

@@ -97,7 +97,7 @@ def find_sshd(case: Case) -> Section:
     text = {
         "get-keys": "asks get-keys for this user's keys",
         "break-glass": "takes this user's keys from the break-glass folder",
-        "site": "takes this user's keys as the site has set it, and asks no reservation",
+        "site": "goes by the site's own settings, and asks for no reservation",
     }[door]
     lines = [Line(f"OpenSSH {program.version_text} {text}")]
     blockers = []
