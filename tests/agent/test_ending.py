@@ -184,3 +184,20 @@ def test_an_extended_reservation_goes_on(lab: Lab) -> None:
         beats = len(lab.server.heartbeats)
         wait_for("it looked again", lambda: len(lab.server.heartbeats) >= beats + 3)
         assert session.is_open()
+
+
+def test_during_a_long_grace_sessions_stay_and_logins_are_refused(lab: Lab) -> None:
+    lab.server.grant(make_grant("alice", lab.keys["alice"]))
+    lab.start_agent(grace_s=300, handover_limit_s=310)
+    with lab.session("alice") as session:
+        lab.server.grant()
+        wait_for("it is told", lambda: "end in 300 s: save your work" in session.text())
+        assert "300 秒后" in session.text()
+        assert not lab.is_let_in("alice")
+        beats = len(lab.server.heartbeats)
+        wait_for("it looked again", lambda: len(lab.server.heartbeats) >= beats + 3)
+        assert session.is_open()
+        # Booked again, she just goes on.
+        lab.server.grant(make_grant("alice", lab.keys["alice"], start_s=0, reservation=2))
+        wait_for("she is let in", lambda: lab.is_let_in("alice"))
+        assert session.is_open()

@@ -127,6 +127,11 @@ class _Gauges(Collector):
                 "The server's clock less this node's.",
                 value=status.clock_skew_s,
             )
+        yield GaugeMetricFamily(
+            "sentinel_agent_connections",
+            "SSH connections of all users but the system's, with or without a terminal.",
+            value=sum(status.sessions.values()),
+        )
         if status.lock is not None:
             yield GaugeMetricFamily(
                 "sentinel_agent_locked",
