@@ -77,6 +77,28 @@ def test_the_environment_overrides_the_file_and_arguments_both(
     assert config.inventory_command == ("echo", "x")
 
 
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [("", 9642), ('metrics_listen = "[::]:9700"', 9700), ('metrics_listen = ""', None),
+     ('metrics_listen = "127.0.0.1:9642"', None), ('metrics_listen = "[::1]:9642"', None),
+     ('metrics_listen = "localhost:9642"', None), ("[targets]\nagent = 9999", 9999)],
+)  # fmt: skip
+def test_the_agents_own_port_is_a_target_where_prometheus_reaches_it(
+    tmp_path: Path, text: str, port: int | None
+) -> None:
+    assert load_config(write(tmp_path, text)).all_targets.get("agent") == port
+
+
+def test_a_grace_that_outlasts_the_handover_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="handover_limit_s"):
+        load_config(write(tmp_path, "grace_s = 300"))
+    for text in (
+        "grace_s = 300\nhandover_limit_s = 302",
+        "grace_s = 300\nhandover_limit_s = 0",
+    ):
+        assert load_config(write(tmp_path, text)).grace_s == 300
+
+
 def run_agent(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sentinel_agent", *arguments],
