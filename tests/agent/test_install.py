@@ -329,9 +329,10 @@ def test_uninstall_without_install_does_nothing(lab: InstallLab) -> None:
 
 def test_operators_keys_that_are_there_stay(lab: InstallLab) -> None:
     """And a private key is not taken for a public one."""
-    lab.node.run(["mkdir", "-p", "/etc/sentinel/breakglass"])
+    lab.node.run(["mkdir", "-p", "-m", "0700", "/etc/sentinel", "/etc/sentinel/breakglass"])
     alice = (lab.node.root / "var/keys/alice.pub").read_text()
     lab.node.write("/etc/sentinel/breakglass/ops", alice)
+    before = lab.system()
     assert lab.install().returncode == 0
     ops = (lab.node.root / "var/keys/ops.pub").read_text()
     listed = (lab.node.root / "etc/sentinel/breakglass/ops").read_text().splitlines()
@@ -339,6 +340,9 @@ def test_operators_keys_that_are_there_stay(lab: InstallLab) -> None:
     lab.node.write("/var/keys/private", lab.keys["ops"].read_text())
     refused = lab.install("--breakglass", "alice=/var/keys/private")
     assert (refused.returncode, "is a private key" in refused.stderr) == (1, True)
+    assert lab.install().returncode == 0
+    assert lab.run("uninstall").returncode == 0
+    assert lab.system() == before
 
 
 def test_the_driver_of_nvidia_gets_its_option_and_a_ca_is_kept(lab: InstallLab) -> None:

@@ -374,6 +374,24 @@ def test_no_sshd_is_running(lab: LockLab) -> None:
     assert lab.is_let_in("alice")
 
 
+def test_an_sshd_with_another_configuration_is_left_alone(lab: LockLab) -> None:
+    """PAM's part of the lock is in it, where it asks PAM."""
+    site = "HostKey /etc/ssh/lab_host_key\nPidFile /run/other.pid\nPort 2200\nUsePAM yes\n"
+    lab.node.write("/etc/ssh/other_config", site)
+    lab.node.run(["/usr/sbin/sshd", "-f", "/etc/ssh/other_config", "-E", "/var/log/other.log"])
+    argv = [*lab.node.ssh_argv("alice", lab.keys["alice"], "-p", "2200"), "true"]
+    assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    assert lab.call("engage") == []
+    assert not lab.is_let_in("alice")
+    refused = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert refused.returncode == 255
+    assert lab.call("release") is None
+    log = (lab.node.root / "var/log/other.log").read_text()
+    assert "SIGHUP" not in log
+    assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    lab.node.run(["sh", "-c", "kill $(cat /run/other.pid)"])
+
+
 def test_what_a_killed_check_left_opens_nothing_after_a_minute(lab: LockLab) -> None:
     """The key of a check is for loopback only, and ends by itself."""
     key = lab.keys["alice"]

@@ -74,17 +74,19 @@ class Change:
             raise StateError(f"cannot write {target}: {error.strerror}") from error
 
     def keep(self) -> None:
-        """Let the change stand: what it was before is forgotten."""
+        """Let the change stand: what was before is gone. Raises StateError."""
         paths = self._entries()
-        self.journal.unlink(missing_ok=True)
-        _sync(self.journal.parent)
+        self.forget()
         for path in paths:
             # One that stays does no harm: the next change removes it.
             with contextlib.suppress(OSError):
                 _backup(path).unlink(missing_ok=True)
 
     def undo(self) -> None:
-        """Put everything back as it was. Raises StateError: then it is still pending."""
+        """Put everything back as it was; it is pending until `forget`. Raises StateError.
+
+        What was put back already stays so when it is called again.
+        """
         try:
             for path, existed in self._entries().items():
                 backup = _backup(path)
@@ -96,10 +98,16 @@ class Change:
                     backup.replace(path)
                     backup.unlink(missing_ok=True)
                 _sync(path.parent)
+        except OSError as error:
+            raise StateError(f"cannot put {error.filename} back: {error.strerror}") from error
+
+    def forget(self) -> None:
+        """End a change that was undone. Raises StateError."""
+        try:
             self.journal.unlink(missing_ok=True)
             _sync(self.journal.parent)
         except OSError as error:
-            raise StateError(f"cannot put {error.filename} back: {error.strerror}") from error
+            raise StateError(f"cannot remove {self.journal}: {error.strerror}") from error
 
     def note(self) -> str:
         """Return the note of the change that is pending. Raises StateError."""

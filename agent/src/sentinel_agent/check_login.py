@@ -28,6 +28,8 @@ RUN_FOLDER = Path("/run/sentinel")
 CHECK_FOLDER = RUN_FOLDER / "check"
 KEY_LIFE = timedelta(minutes=1)
 LOGIN_WAIT_S = 20.0
+# How long an sshd has to end after its client.
+END_WAIT_S = 5.0
 KEY_TYPES = ("ed25519", "ecdsa")
 # No account has this name: it stands for everybody who holds nothing.
 NOBODY = "sentinel-check"
@@ -91,10 +93,10 @@ def login_through_own_sshd(sshd: Sshd, user: str, key: Path, prefix: Sequence[st
         log = folder / "sshd.log"
         argv = [*prefix, str(sshd.binary), "-i", "-e", "-f", str(sshd.config),
                 "-o", "LogLevel=VERBOSE"]  # fmt: skip
-        serving = threading.Thread(target=_serve_once, args=(server, argv, log), daemon=True)
+        serving = threading.Thread(target=_serve, args=(server, argv, log), daemon=True)
         serving.start()
         failure = login(user, key, "127.0.0.1", server.getsockname()[1])
-        # An accept that nobody needs ends with the socket's shutdown.
+        # It ends the accept that is waiting.
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)
         serving.join(LOGIN_WAIT_S)
@@ -153,27 +155,34 @@ def _folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _serve_once(server: socket.socket, argv: Sequence[str], log: Path) -> None:
-    try:
-        connection, _ = server.accept()
-    except OSError:
-        return
-    with connection, log.open("wb") as output:
-        try:
-            process = subprocess.Popen(
-                argv, stdin=connection.fileno(), stdout=connection.fileno(), stderr=output,
-                env=commands.ENVIRONMENT, cwd="/",
-            )  # fmt: skip
-        except OSError as error:
-            output.write(f"error: {argv[0]}: {error.strerror}\n".encode())
-            return
-        connection.close()
-        deadline = time.monotonic() + LOGIN_WAIT_S
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+def _serve(server: socket.socket, argv: Sequence[str], log: Path) -> None:
+    """Run an sshd for each connection until the socket is shut.
+
+    Anybody on this machine can connect, too, and must not be able to make the check fail.
+    """
+    running: list[subprocess.Popen[bytes]] = []
+    with log.open("ab") as output:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                break
+            with connection:
+                try:
+                    process = subprocess.Popen(
+                        argv, stdin=connection.fileno(), stdout=connection.fileno(),
+                        stderr=output, env=commands.ENVIRONMENT, cwd="/",
+                    )  # fmt: skip
+                except OSError as error:
+                    output.write(f"error: {argv[0]}: {error.strerror}\n".encode())
+                else:
+                    running.append(process)
+    deadline = time.monotonic() + END_WAIT_S
+    while any(process.poll() is None for process in running) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for process in running:
+        process.kill()
+        process.wait()
 
 
 def _reasons(said: str) -> str:

@@ -20,16 +20,21 @@ RECORD = "install.json"
 UNFINISHED = "install-unfinished.json"
 RECORD_BYTES_MAX = 1024 * 1024
 
-Kind = Literal["folder", "file", "link", "user", "group", "member", "unit"]
+Kind = Literal["folder", "mode", "file", "link", "user", "group", "member", "unit"]
 
 
 class Made(BaseModel):
-    """One thing that was not there before. `digest` is a file's SHA-256, or a link's target."""
+    """One thing that was made or changed.
+
+    `digest`: a file's SHA-256, a link's target, a member's group, or the mode and gid that a
+    folder had. `before`: what was in the file's place, in base64; None: nothing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Kind
     name: str
     digest: str = ""
+    before: str | None = None
 
 
 class _RecordFile(BaseModel):
@@ -51,13 +56,17 @@ class Record:
     made: tuple[Made, ...] = field(default=())
 
     def with_made(self, made: Made) -> Record:
-        """Return the record with this in it, once: the newest of the same kind and name."""
-        kept = [one for one in self.made if (one.kind, one.name) != (made.kind, made.name)]
-        place = len(kept)
-        for number, one in enumerate(self.made):
-            if (one.kind, one.name) == (made.kind, made.name):
-                place = number
-        return replace(self, made=(*kept[:place], made, *kept[place:]))
+        """Return the record with this in it, once.
+
+        What is made a second time keeps its place, and what was there before the first.
+        """
+        known = self.find(made.kind, made.name)
+        if known is None:
+            return replace(self, made=(*self.made, made))
+        again = made.model_copy(update={"before": known.before})
+        if made.kind == "mode":
+            again = known
+        return replace(self, made=tuple(again if one is known else one for one in self.made))
 
     def find(self, kind: Kind, name: str) -> Made | None:
         """Return what was made of this kind and name."""

@@ -7,6 +7,7 @@ simply repeated. What was not there before is recorded before it is made.
 
 from __future__ import annotations
 
+import base64
 import grp
 import os
 import pwd
@@ -120,7 +121,11 @@ class MakeFolder:
         """Do it. Raises InstallError."""
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
             raise InstallError(f"{self.path} is there and is no folder")
-        if not self.path.exists():
+        if self.path.exists():
+            found = self.path.stat()
+            before = f"{found.st_mode & 0o7777:o} {found.st_gid}"
+            remember(Made(kind="mode", name=str(self.path), digest=before))
+        else:
             remember(Made(kind="folder", name=str(self.path)))
         try:
             self.path.mkdir(mode=self.mode, exist_ok=True)
@@ -158,7 +163,12 @@ class WriteFile:
 
     def do(self, remember: Remember) -> None:
         """Do it. Raises InstallError."""
-        remember(Made(kind="file", name=str(self.path), digest=digest(self.content)))
+        before = None
+        if self.path.is_file():
+            before = base64.b64encode(self.path.read_bytes()).decode()
+        remember(
+            Made(kind="file", name=str(self.path), digest=digest(self.content), before=before)
+        )
         try:
             replace_file(self.path, self.content, mode=self.mode)
         except StateError as error:

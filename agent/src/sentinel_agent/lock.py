@@ -183,6 +183,7 @@ def _change(
             change.undo()
             if is_reloaded and listener is not None:
                 sshd_listener.bring_back(scene.program, listener)
+            change.forget()
         except AgentError as worse:
             reason = f"{reason}; and it is not as it was before: {worse}"
         if isinstance(error, AgentError):
@@ -240,6 +241,7 @@ def _recover(config: Config) -> bool:
     listener = find_listener(program) or noted
     if listener is not None:
         sshd_listener.bring_back(program, listener)
+    change.forget()
     log.warning("a change of the lock that was cut off is undone")
     return True
 

@@ -22,7 +22,7 @@ from .install_plan import Options
 from .lock_files import PAM_FILE, find_foreign_commands, read_text
 from .lock_scene import find_listener
 from .sshd import Sshd
-from .sshd_listener import SYSTEMD
+from .sshd_listener import SYSTEMD, find_listeners
 
 PYTHON = "/usr/bin/python3"
 OLDEST_PYTHON = "(3, 7)"
@@ -105,6 +105,13 @@ def _sshd(options: Options, config: Config, program: Sshd) -> Iterator[Finding]:
         yield Finding("no sshd runs here: the live port cannot be tried", stops=False)
     elif listener.config not in (None, sshd.MAIN_CONFIG):
         yield Finding(f"the running sshd reads {listener.config}, not {sshd.MAIN_CONFIG}")
+    for other in find_listeners():
+        if listener is not None and other.pid != listener.pid:
+            ports = ", ".join(sorted({str(port) for _, _, port in other.sockets}))
+            yield Finding(
+                f"another sshd listens on port {ports} and reads {other.config}: of the lock, "
+                "only PAM's part is in it", stops=False,
+            )  # fmt: skip
     yield from _foreign(options, config, settings, listener.argv if listener else ())
     names = sorted(path.name for path in config.sshd_drop_in.parent.glob("*.conf"))
     earlier = [name for name in names if name < config.sshd_drop_in.name]

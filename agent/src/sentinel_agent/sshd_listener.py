@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import commands
 from .errors import LockError
-from .sshd import Sshd, test_config
+from .sshd import MAIN_CONFIG, Sshd, test_config
 
 # The break-glass sshd is none of ours to reload.
 BREAKGLASS_CONFIG = "/etc/sentinel/breakglass-sshd.conf"
@@ -71,17 +71,24 @@ def is_systemd() -> bool:
     return SYSTEMD.is_dir()
 
 
-def find_listener(pid_file: str = "") -> Listener | None:
-    """Return the node's sshd; the one of `pid_file` where there are several.
-
-    None when none runs. Raises LockError when it is not clear which is meant.
-    """
+def find_listeners() -> list[Listener]:
+    """Return every sshd that listens here, the break-glass one aside."""
     sockets = _listening()
-    found = [
+    return [
         listener
         for path in Path("/proc").iterdir()
         if path.name.isdigit() and (listener := _read_listener(int(path.name), sockets))
     ]
+
+
+def find_listener(pid_file: str = "") -> Listener | None:
+    """Return the node's sshd, which reads the main configuration.
+
+    Where several do, the one of `pid_file`. None when none runs. Raises LockError when it is
+    not clear which is meant.
+    """
+    found = find_listeners()
+    found = [one for one in found if one.config in (None, MAIN_CONFIG)] or found
     with contextlib.suppress(OSError, ValueError):
         named = int(Path(pid_file).read_text())
         found = [listener for listener in found if listener.pid == named] or found

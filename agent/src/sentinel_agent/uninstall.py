@@ -6,6 +6,7 @@ needs what would be taken away. What somebody changed since is kept and named.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import grp
@@ -19,6 +20,7 @@ from . import check_login, commands, lock
 from .card_origins import Origins
 from .config import DEFAULT_PATH, Config, load_config
 from .errors import InstallError, StateError
+from .files import replace_file
 from .install_plan import UNIT
 from .install_record import RECORD, UNFINISHED, Made, digest, load_record
 from .sshd_listener import is_systemd
@@ -69,7 +71,9 @@ def _take_away(made: Made, config: Config, say: Say) -> None:
         case "unit":
             commands.run(["systemctl", "disable", "--now", made.name])
         case "file":
-            kept = _remove_file(path, made.digest)
+            kept = _remove_file(path, made)
+        case "mode":
+            _restore_mode(path, made.digest)
         case "link":
             kept = "" if path.is_symlink() else "it is no link now"
             if not kept:
@@ -87,13 +91,24 @@ def _take_away(made: Made, config: Config, say: Say) -> None:
     say(f"kept  {made.kind} {made.name}: {kept}" if kept else f"done  {made.kind} {made.name}")
 
 
-def _remove_file(path: Path, recorded: str) -> str:
-    """Remove it, or return why not."""
+def _remove_file(path: Path, made: Made) -> str:
+    """Remove it, or put back what was there; return why not."""
     _remove_unfinished(path)
-    if path.is_file() and digest(path.read_bytes()) != recorded:
+    if path.is_file() and digest(path.read_bytes()) != made.digest:
         return "it was changed since"
-    path.unlink(missing_ok=True)
+    if made.before is None:
+        path.unlink(missing_ok=True)
+    elif path.is_file():
+        mode = path.stat().st_mode & 0o7777
+        replace_file(path, base64.b64decode(made.before), mode=mode)
     return ""
+
+
+def _restore_mode(path: Path, before: str) -> None:
+    mode, gid = before.split()
+    if path.is_dir():
+        path.chmod(int(mode, 8))
+        os.chown(path, -1, int(gid))
 
 
 def _remove_unfinished(path: Path) -> None:
