@@ -145,7 +145,7 @@ def test_a_booked_user_gets_in_and_is_told_until_when_and_with_which_key(desk: D
     fingerprint = desk.node.run(["ssh-keygen", "-lf", "/dev/stdin"], stdin=public.read_text())
     assert fingerprint.stdout.split()[1] in said.topic("keys")
     assert public.read_text().split()[1] not in json.dumps(said.document)
-    assert "runs; last heartbeat 0 s ago" in said.topic("agent")
+    assert "runs; last heartbeat " in said.topic("agent")
     assert "answers; the clocks agree" in said.topic("server")
     assert said.topic("lock") == "booking asks for enforce\nsshd and PAM are locked"
 

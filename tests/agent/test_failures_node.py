@@ -82,7 +82,8 @@ def by(command: str, cure: str = "") -> Failure:
     def failure(matrix: Matrix) -> Iterator[None]:
         matrix.node.run(["sh", "-c", command])
         yield
-        matrix.node.run(["sh", "-c", cure])
+        if cure:
+            matrix.node.run(["sh", "-c", cure])
 
     return failure
 

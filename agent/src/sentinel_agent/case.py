@@ -27,6 +27,7 @@ from .errors import AgentError, StateError
 from .get_keys import MIN_UID
 from .granted import GrantedUsers
 from .lock_files import PAM_FILE, read_text
+from .names import NameService
 from .pam import BEGIN
 from .plan import grants_at, utc
 from .policy import Grant, Policy
@@ -34,6 +35,8 @@ from .registration import Registration, load_registration
 from .sshd import Sshd
 
 ASK_TIMEOUT_S = 3.0
+# A directory that is slow is asked for longer than the agent could wait.
+NAMES_WAIT_S = 10.0
 # Whatever a name service may take for one, but nothing that `sshd -C` would read otherwise.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,254}")
 SERIES = re.compile(r"sentinel_agent_(\w+) ([-+.\de]+)")
@@ -54,10 +57,12 @@ class Case:
         self.config = config
         self.user = user
         self.now = now
+        self.names = NameService(NAMES_WAIT_S)
         self.accounts = Accounts(
             min_uid=config.min_uid,
             breakglass_group=config.breakglass_group,
             ignored_users=config.ignored_users,
+            names=self.names,
         )
 
     @cached_property
@@ -74,7 +79,7 @@ class Case:
 
     @cached_property
     def account(self) -> pwd.struct_passwd | None:
-        """The Unix account, None when there is none."""
+        """The Unix account, None when there is none, or the name service is hanging."""
         if not NAME.fullmatch(self.user) or self.accounts.uid_of(self.user) is None:
             return None
         try:

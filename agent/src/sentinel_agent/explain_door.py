@@ -44,6 +44,10 @@ ASK_OPERATOR = "ask the operators of this node"
 def find_account(case: Case) -> Section:
     """The Unix account, and what of it keeps the user out whatever is booked."""
     user, account = case.user, case.account
+    if account is None and case.names.is_hanging:
+        why = "the name service does not answer, and sshd has to ask it too"
+        blocker = Blocker(9, "name-service", why, "have the directory (LDAP, say) looked at")
+        return Section("account", (Line(why, is_bad=True),), (blocker,))
     if account is None:
         why = f"there is no account {user} on this node"
         then = f"have the account made; its name must be the one in booking, {user}"
@@ -166,7 +170,7 @@ def find_agent(case: Case) -> Section:
     if last is None:
         text = "runs; the server has taken no heartbeat since it started"
         return Section("agent", (Line(text, is_bad=True),))
-    age_s = case.now.timestamp() - last
+    age_s = max(0.0, case.now.timestamp() - last)
     text = f"runs; last heartbeat {how_long(age_s)} ago"
     return Section("agent", (Line(text, is_bad=age_s > 3 * case.config.heartbeat_s + 60),))
 
