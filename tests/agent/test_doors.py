@@ -56,7 +56,11 @@ class Agent:
         return Seen(now, self.keeper.turn, UIDS, running, staying, exempt=())
 
     def look(self, *running: str, staying: Sequence[str] = ()) -> None:
-        assert self.keeper.look(self.seen(*running, staying=staying), self.cards) == []
+        self.take_up(self.seen(*running, staying=staying))
+
+    def take_up(self, seen: Seen) -> None:
+        self.keeper.look(seen, self.cards)
+        assert self.keeper.write() == []
 
 
 def policy(version: int, *grants: dict[str, object], mode: str = "enforce") -> Policy:
@@ -85,7 +89,7 @@ def test_a_look_that_began_before_a_release_shows_nobody_gone(tmp_path: Path) ->
     # In between alice may have come in, and is released.
     agent.keeper.take(policy(2, running("bob", 2, start_s=0)))
     assert agent.held.opens.keys() == {2}
-    agent.keeper.look(before, agent.cards)
+    agent.take_up(before)
     assert agent.held.opens.keys() == {2}
     agent.look("alice")
     assert agent.held.opens.keys() == {2}
@@ -102,7 +106,7 @@ def test_a_look_that_began_before_a_planned_end_shows_nobody_gone(tmp_path: Path
     before = agent.seen()
     while utc(time.time()) < ends:
         time.sleep(0.05)
-    agent.keeper.look(before, agent.cards)
+    agent.take_up(before)
     assert agent.held.opens.keys() == {2}
     agent.look()
     assert agent.held.opens == {}

@@ -97,6 +97,11 @@ class Intake:
         self._policy: Policy | None = None
         self._moved_s = 0.0
 
+    @property
+    def is_off(self) -> bool:
+        """Say whether a clock was set and `follow` has still to take it up."""
+        return self._policy is not None and self._wanted_s() != self._moved_s
+
     def take(self, policy: Policy) -> None:
         """Put a policy in force. Raises PolicyRefused, and StateError when it is in force."""
         self._clock.wait(self._first_answer_s)

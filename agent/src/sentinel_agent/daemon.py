@@ -39,7 +39,15 @@ from .rotation import HeldToken, TokenTask
 from .runner import VITAL_STUCK_S, Runner, look_after
 from .status import Status
 from .systemd import notify
-from .tasks import ClockTask, EnforceTask, HeartbeatTask, InventoryTask, PolicyTask, Task
+from .tasks import (
+    ClockTask,
+    EnforceTask,
+    FilesTask,
+    HeartbeatTask,
+    InventoryTask,
+    PolicyTask,
+    Task,
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +100,11 @@ def _run(config: Config) -> None:
     )
     intake = Intake(status.clock, keeper.take)
     cards = CardLock(config, accounts, granted, metrics)
+    filer = Runner(FilesTask(config, keeper), status, metrics, stop)
     enforcement = Enforcement(
         config, held=held, keeper=keeper, granted=granted, accounts=accounts,
-        cards=cards, status=status, metrics=metrics, follow_clock=intake.follow,
+        cards=cards, status=status, metrics=metrics, write_soon=filer.wake,
+        is_clock_off=lambda: intake.is_off,
     )  # fmt: skip
     enforce = EnforceTask(config, enforcement)
     enforcer = Runner(enforce, status, metrics, stop, is_vital=True, stuck_s=VITAL_STUCK_S)
@@ -110,6 +120,7 @@ def _run(config: Config) -> None:
     asker = looped(PolicyTask(config, client(), intake, status, policy_came))
     runners = [
         enforcer,
+        filer,
         locker,
         asker,
         # It tries the most often: when the server is back, nobody waits for the policy.
@@ -135,7 +146,8 @@ def _run(config: Config) -> None:
     for runner in runners:
         runner.wake()
     enforcer.join(STOP_WAIT_S)
-    locker.join(STOP_WAIT_S)
+    for runner in (filer, locker):
+        runner.join(STOP_WAIT_S)
     cards.stop(STOP_WAIT_S)
     log.info("agent stopped node=%s", registration.node)
 

@@ -76,6 +76,8 @@ class Doorkeeper:
         self._granted = granted
         self._limit = timedelta(seconds=limit_s)
         self._may_enforce = may_enforce
+        # The first is held while files are written, and so perhaps for long.
+        self._writing = threading.Lock()
         self._lock = threading.Lock()
         self._doors = Doors()
         self._turn = 0
@@ -100,25 +102,29 @@ class Doorkeeper:
 
         Whoever held something until now may still be using it; the new policy does not say so.
         """
-        with self._lock:
-            now = utc(time.time())
-            if self._held.policy is not None:
-                self._note(self._held.policy, now)
-            doors = self._decide(policy, now)
-            try:
-                self._held.replace(policy, doors.opens)
-            except StateError:
-                self._doors, self._turn = doors, self._turn + 1
-                raise
-            self._doors, self._turn = doors, self._turn + 1
+        with self._writing:
+            with self._lock:
+                now = utc(time.time())
+                if self._held.policy is not None:
+                    self._note(self._held.policy, now)
+                doors = self._decide(policy, now)
+                self._turn += 1
+            self._held.replace(policy, doors.opens, lambda: self._take_up(doors))
 
-    def look(self, seen: Seen, cards: Cards) -> list[str]:
-        """Take up what was seen, and open what must not wait any more; return the problems."""
-        problems: list[str] = []
+    def _take_up(self, doors: Doors) -> None:
+        with self._lock:
+            self._doors = doors
+            self._turn += 1
+
+    def look(self, seen: Seen, cards: Cards) -> bool:
+        """Take up what was seen; return whether `write` has something to do.
+
+        It touches no file: a disk that hangs must not keep anybody from being ended.
+        """
         with self._lock:
             policy = self._held.policy
             if policy is None:
-                return problems
+                return False
             self._note(policy, seen.at)
             known = {*self._granted.users, *self._granted.touched}
             uids = {user: uid for user, uid in seen.uids.items() if user in known}
@@ -131,8 +137,21 @@ class Doorkeeper:
             if seen.turn == self._turn:
                 self._granted.touched = self._still_touched(policy, seen, cards)
             self._doors = self._decide(policy, seen.at)
+            return self._granted.is_changed or self._doors.opens != self._held.opens
+
+    def write(self) -> list[str]:
+        """Write what has changed, and what somebody else changed; return the problems met.
+
+        That tells the gates who must not wait any more.
+        """
+        problems = []
+        with self._writing:
             # Former holders first: without them the cache would say that all is clean.
-            for write in (self._granted.save, lambda: self._held.hold_back(self._doors.opens)):
+            for write in (
+                self._granted.save,
+                lambda: self._held.hold_back(self._doors.opens),
+                self._held.mend,
+            ):
                 try:
                     write()
                 except StateError as error:

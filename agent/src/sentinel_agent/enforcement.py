@@ -16,7 +16,6 @@ from .accounts import Accounts
 from .card_lock import CardLock
 from .config import Config
 from .doors import Doorkeeper, Seen
-from .errors import AgentError, StateError
 from .granted import GrantedUsers
 from .held import HeldPolicy
 from .metrics import Metrics
@@ -31,6 +30,9 @@ log = logging.getLogger(__name__)
 
 # After so many rounds that killed a user's processes it is a problem that some are left.
 KILLS_MAX = 4
+# A clock that was set is taken up by another thread, within a second unless that hangs.
+PUT_OFF_S = 0.1
+PUT_OFF_MAX = 30
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,13 @@ class Enforcement:
         cards: CardLock,
         status: Status,
         metrics: Metrics,
-        follow_clock: Callable[[], bool],
+        write_soon: Callable[[], None],
+        is_clock_off: Callable[[], bool],
     ) -> None:
-        """`follow_clock` puts the policy in force anew if a clock was set: clock.py."""
+        """`write_soon` has `Doorkeeper.write` called, by a thread that may wait for a disk.
+
+        `is_clock_off` as `clock.Intake.is_off`.
+        """
         self._config = config
         self._held = held
         self._keeper = keeper
@@ -66,7 +72,9 @@ class Enforcement:
         self._cards = cards
         self._status = status
         self._metrics = metrics
-        self._follow_clock = follow_clock
+        self._write_soon = write_soon
+        self._is_clock_off = is_clock_off
+        self._put_off = 0
         self._memory = Memory()
         self._logins = LoginWatch()
         self._ended_s: float | None = None
@@ -77,12 +85,13 @@ class Enforcement:
         """Do one round."""
         started_s = time.monotonic()
         self._again = False
+        if self._is_clock_off() and self._put_off < PUT_OFF_MAX:
+            # By a clock that was set somebody's end could seem to have come; the policy is
+            # being moved to it.
+            self._put_off += 1
+            return Round((), PUT_OFF_S)
+        self._put_off = 0
         problems: list[str] = []
-        try:
-            # First: by a clock that was set somebody's end could seem to have come.
-            self._follow_clock()
-        except AgentError as error:
-            problems.append(str(error))
         # In this order: a policy that comes in between makes the look too old, not too new.
         now, turn = utc(time.time()), self._keeper.turn
         policy = self._held.policy
@@ -100,15 +109,11 @@ class Enforcement:
         # Before the handover: it asks who may still have a card open that was lost just now.
         problems += self._lock_cards(policy, now)
         if policy is not None:
-            opens = self._held.opens
+            opens = self._keeper.doors.opens
             problems += self._hand_over(policy, people, scan, now, turn)
-            if self._held.opens != opens:
+            if self._keeper.doors.opens != opens:
                 # The cards open together with the gates.
                 problems += self._lock_cards(policy, now)
-        try:
-            self._held.mend()
-        except StateError as error:
-            problems.append(str(error))
         self._status.round_seconds = time.monotonic() - started_s
         self._status.reconciled_monotonic_s = time.monotonic()
         return Round(tuple(dict.fromkeys(problems)), self._pause_s())
@@ -163,30 +168,29 @@ class Enforcement:
         if self._logins.has_one(scan, time.monotonic()):
             running |= people.uids.keys()
         self._granted.exempt = self._accounts.seen_in_group
-        problems = self._keeper.look(
-            Seen(
-                at=now,
-                turn=turn,
-                uids=people.uids,
-                running=running,
-                staying=[
-                    name
-                    for presence in people.present
-                    for name in presence.all_names
-                    if schedule.access_end(presence.all_names, now) is not None
-                ],
-                exempt=people.exempt,
-                gone=people.gone,
-            ),
-            self._cards,
+        seen = Seen(
+            at=now,
+            turn=turn,
+            uids=people.uids,
+            running=running,
+            staying=[
+                name
+                for presence in people.present
+                for name in presence.all_names
+                if schedule.access_end(presence.all_names, now) is not None
+            ],
+            exempt=people.exempt,
+            gone=people.gone,
         )
+        if self._keeper.look(seen, self._cards):
+            self._write_soon()
         doors = self._keeper.doors
         self._status.unclean = tuple(
             sorted({user for users in doors.unclean.values() for user in users})
         )
         self._status.waiting = len(doors.waits)
         self._status.overdue = len(doors.unclean)
-        return problems + [
+        return [
             f"reservation {number} was opened after {self._config.handover_limit_s:g} s "
             f"although processes of {', '.join(users)} still run"
             for number, users in sorted(doors.unclean.items())
@@ -195,7 +199,8 @@ class Enforcement:
     def _lock_cards(self, policy: Policy | None, now: datetime) -> list[str]:
         is_enforcing = policy is not None and self.mode(policy) == "enforce"
         try:
-            return self._cards.step(policy, now, self._held.opens, is_enforcing=is_enforcing)
+            opens = self._keeper.doors.opens
+            return self._cards.step(policy, now, opens, is_enforcing=is_enforcing)
         except Exception as error:  # an odd device must not keep sessions from being ended
             log.error("cards not locked", exc_info=error)
             return [f"the cards are not locked: {error!r}"]
@@ -256,7 +261,7 @@ class Enforcement:
         boundaries: Sequence[datetime] = ()
         if policy is not None:
             boundaries = list(
-                boundaries_of(policy, self._held.opens, self._config.warn_minutes)
+                boundaries_of(policy, self._keeper.doors.opens, self._config.warn_minutes)
             )
         return pause_s(
             rest_s=self._config.reconcile_s,

@@ -60,14 +60,22 @@ class GrantedUsers:
         more = {user: self.touched.get(user, NOTHING) | them for user, them in held.items()}
         self.touched = {**self.touched, **more}
 
+    @property
+    def is_changed(self) -> bool:
+        """Say whether `save` has something to write."""
+        return self._content() != self._stored
+
     def save(self) -> None:
         """Write what has changed. Raises StateError; it stays in memory then."""
+        content = self._content()
+        if content != self._stored:
+            replace_file(self.path, content, mode=0o600)
+            self._stored = content
+
+    def _content(self) -> bytes:
         document = {
             "users": dict(sorted(self.users.items())),
             "touched": {user: sorted(them) for user, them in sorted(self.touched.items())},
             "exempt": sorted(self.exempt),
         }
-        content = json.dumps(document).encode()
-        if content != self._stored:
-            replace_file(self.path, content, mode=0o600)
-            self._stored = content
+        return json.dumps(document).encode()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from .access import Access
@@ -57,9 +57,15 @@ class HeldPolicy:
             self._is_binding = written_at >= self._registration.registered_at
             self._access.adopt(written_at)
 
-    def replace(self, policy: Policy, opens: Mapping[int, datetime] | None = None) -> None:
+    def replace(
+        self,
+        policy: Policy,
+        opens: Mapping[int, datetime] | None = None,
+        taken: Callable[[], None] = lambda: None,
+    ) -> None:
         """Hold a new policy, with its grants held back as `opens` says.
 
+        `taken` is called when it is in force, before it is written: that may take any time.
         Raises PolicyRefused and holds the old one, or StateError when it could not be written:
         it is in force for open sessions then, and `mend` tries again.
         """
@@ -69,6 +75,7 @@ class HeldPolicy:
             self._policy = policy
             self._opens = dict(opens or {})
             self._is_binding = True
+            taken()
             self._store(policy, self._files)
         log.info("policy in force version=%d grants=%d", policy.version, len(policy.grants))
 

@@ -218,6 +218,21 @@ class EnforceTask:
         return Step(done.pause_s, done.problems)
 
 
+class FilesTask:
+    """Writes what the gates read, and what the agent remembers of former holders."""
+
+    name = "files"
+
+    def __init__(self, config: Config, keeper: Doorkeeper) -> None:
+        self.retry_max_s = config.reconcile_s
+        self._config = config
+        self._keeper = keeper
+
+    def step(self) -> Step:
+        """Write what is not on the disk yet, and anew what somebody else changed there."""
+        return Step(self._config.reconcile_s, tuple(self._keeper.write()))
+
+
 def jitter(seconds: float) -> float:
     """Return about so many seconds: nodes started together must not stay in step."""
     return seconds * random.uniform(0.9, 1.1)  # noqa: S311  no secret
