@@ -292,12 +292,20 @@ def bookings(draw: st.DrawFn) -> list[Booking]:
             number, draw(st.sampled_from(["alice", "bob", "carol"])), uses, start, end, booked,
             dropped, draw(st.integers(0, 9)),
         )  # fmt: skip
-        if all(
-            not (uses & other.uses) or end <= other.start or other.ends <= start
-            for other in taken
-        ):
+        if not any(clash(booking, other) for other in taken):
             taken.append(booking)
     return taken
+
+
+def clash(one: Booking, other: Booking) -> bool:
+    """Say whether the server would refuse the later of the two, by what it knew by then."""
+
+    def end_known_to(late: Booking, early: Booking) -> int:
+        return early.ends if early.dropped <= late.booked else early.end
+
+    return bool(one.uses & other.uses) and (
+        one.start < end_known_to(one, other) and other.start < end_known_to(other, one)
+    )
 
 
 def touched_at(them: Sequence[Booking], now: int) -> dict[str, frozenset[str]]:
