@@ -76,8 +76,6 @@ class Doorkeeper:
         self._granted = granted
         self._limit = timedelta(seconds=limit_s)
         self._may_enforce = may_enforce
-        # The first is held while files are written, and so perhaps for long.
-        self._writing = threading.Lock()
         self._lock = threading.Lock()
         self._doors = Doors()
         self._turn = 0
@@ -102,19 +100,17 @@ class Doorkeeper:
 
         Whoever held something until now may still be using it; the new policy does not say so.
         """
-        with self._writing:
-            with self._lock:
-                now = utc(time.time())
-                if self._held.policy is not None:
-                    self._note(self._held.policy, now)
-                doors = self._decide(policy, now)
-                self._turn += 1
-            self._held.replace(policy, doors.opens, lambda: self._take_up(doors))
-
-    def _take_up(self, doors: Doors) -> None:
         with self._lock:
+            now = utc(time.time())
+            if self._held.policy is not None:
+                self._note(self._held.policy, now)
+            doors = self._decide(policy, now)
+            # Before the new policy is to be seen: a look that has begun is too old for it.
+            self._turn += 1
+            self._held.put(policy, doors.opens)
             self._doors = doors
             self._turn += 1
+        self._held.write()
 
     def look(self, seen: Seen, cards: Cards) -> bool:
         """Take up what was seen; return whether `write` has something to do.
@@ -137,7 +133,8 @@ class Doorkeeper:
             if seen.turn == self._turn:
                 self._granted.touched = self._still_touched(policy, seen, cards)
             self._doors = self._decide(policy, seen.at)
-            return self._granted.is_changed or self._doors.opens != self._held.opens
+            self._held.put_opens(self._doors.opens)
+            return self._granted.is_changed or not self._held.is_written
 
     def write(self) -> list[str]:
         """Write what has changed, and what somebody else changed; return the problems met.
@@ -145,17 +142,12 @@ class Doorkeeper:
         That tells the gates who must not wait any more.
         """
         problems = []
-        with self._writing:
-            # Former holders first: without them the cache would say that all is clean.
-            for write in (
-                self._granted.save,
-                lambda: self._held.hold_back(self._doors.opens),
-                self._held.mend,
-            ):
-                try:
-                    write()
-                except StateError as error:
-                    problems.append(str(error))
+        # Former holders first: without them the cache would say that all is clean.
+        for write in (self._granted.save, self._held.write):
+            try:
+                write()
+            except StateError as error:
+                problems.append(str(error))
         return problems
 
     def _decide(self, policy: Policy, now: datetime) -> Doors:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from .access import Access
@@ -25,9 +25,14 @@ class HeldPolicy:
     def __init__(self, cache: Cache, access: Access, registration: Registration) -> None:
         self._cache = cache
         self._access = access
-        self._files = (cache, access)
+        self._files: tuple[Cache | Access, ...] = (cache, access)
         self._registration = registration
+        # The first is held while files are written, and so perhaps for long.
+        self._writing = threading.Lock()
         self._lock = threading.Lock()
+        # Counts the changes; which of them is in each file.
+        self._change = 0
+        self._written: dict[Cache | Access, int] = dict.fromkeys(self._files, 0)
         self._policy: Policy | None = None
         self._opens: Mapping[int, datetime] = {}
         # Whether a policy older than the one held is refused.
@@ -57,52 +62,76 @@ class HeldPolicy:
             self._is_binding = written_at >= self._registration.registered_at
             self._access.adopt(written_at)
 
-    def replace(
-        self,
-        policy: Policy,
-        opens: Mapping[int, datetime] | None = None,
-        taken: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Hold a new policy, with its grants held back as `opens` says.
+    @property
+    def is_written(self) -> bool:
+        """Say whether the files were written since the last change."""
+        return all(self._written[file] == self._change for file in self._files)
 
-        `taken` is called when it is in force, before it is written: that may take any time.
-        Raises PolicyRefused and holds the old one, or StateError when it could not be written:
-        it is in force for open sessions then, and `mend` tries again.
+    def put(self, policy: Policy, opens: Mapping[int, datetime]) -> None:
+        """Hold a new policy, its grants held back as `opens` says; `write` tells the gates.
+
+        Raises PolicyRefused and holds the old one.
         """
         with self._lock:
             held = self._policy if self._is_binding else None
             check_replaces(policy, held, self._registration.node)
-            self._policy = policy
-            self._opens = dict(opens or {})
+            self._policy, self._opens = policy, dict(opens)
             self._is_binding = True
-            taken()
-            self._store(policy, self._files)
+            self._change += 1
         log.info("policy in force version=%d grants=%d", policy.version, len(policy.grants))
 
-    def hold_back(self, opens: Mapping[int, datetime]) -> None:
-        """Hold the present policy's grants back as `opens` says, and no others.
-
-        Raises StateError as `replace` does; does nothing when that is so already.
-        """
+    def put_opens(self, opens: Mapping[int, datetime]) -> None:
+        """Hold the present policy's grants back as `opens` says, and no others."""
         with self._lock:
             if self._policy is None or self._opens == opens:
                 return
             self._opens = dict(opens)
-            self._store(self._policy, self._files)
+            self._change += 1
         log.info("grants held back reservations=%s", sorted(opens))
 
-    def mend(self) -> None:
-        """Write what is not as it was stored again. Raises StateError."""
-        with self._lock:
-            if self._policy is None:
+    def write(self) -> None:
+        """Write what has changed, or is not as it was written. Raises StateError.
+
+        What could not be written is in force for open sessions all the same, and is tried again
+        each time. A disk that hangs holds up nobody but who writes.
+        """
+        with self._writing:
+            with self._lock:
+                policy, opens, change = self._policy, self._opens, self._change
+            if policy is None:
                 return
             # Each by itself: one that cannot be written is tried in each round.
-            files = [file for file in self._files if not file.is_as_stored()]
-            if files:
-                self._store(self._policy, files)
-                log.info("policy written again version=%d", self._policy.version)
+            files = [
+                file
+                for file in self._files
+                if self._written[file] != change or not file.is_as_stored()
+            ]
+            if files and self.is_written:
+                log.info("policy written again version=%d", policy.version)
+            self._store(policy, opens, change, files)
 
-    def _store(self, policy: Policy, files: Sequence[Cache | Access]) -> None:
+    def replace(self, policy: Policy, opens: Mapping[int, datetime] | None = None) -> None:
+        """`put` and `write`. Raises PolicyRefused, StateError."""
+        self.put(policy, opens or {})
+        self.write()
+
+    def hold_back(self, opens: Mapping[int, datetime]) -> None:
+        """`put_opens` and, if that changed something, `write`. Raises StateError."""
+        self.put_opens(opens)
+        if not self.is_written:
+            self.write()
+
+    def mend(self) -> None:
+        """`write`, for what somebody else has changed. Raises StateError."""
+        self.write()
+
+    def _store(
+        self,
+        policy: Policy,
+        opens: Mapping[int, datetime],
+        change: int,
+        files: Sequence[Cache | Access],
+    ) -> None:
         """Write those of the two files. Raises StateError when one fails.
 
         A login needs both, so whoever lost access is out as soon as either is written; that is
@@ -114,7 +143,8 @@ class HeldPolicy:
         failures = []
         for file in files:
             try:
-                file.store(policy, self._opens)
+                file.store(policy, opens)
+                self._written[file] = change
             except StateError as error:
                 failures.append(str(error))
         if failures:
