@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -50,6 +51,7 @@ class LockLab:
 
     node: Node
     keys: dict[str, Path]
+    _numbers: Iterator[int] = field(default_factory=itertools.count, kw_only=True)
     _caller: subprocess.Popen[str] | None = field(default=None, kw_only=True)
 
     def call(self, name: str) -> object:
@@ -104,18 +106,20 @@ class LockLab:
     @contextlib.contextmanager
     def planted(self, *commands: str) -> Iterator[None]:
         """Run shell commands in the node, and put everything back as it was afterwards."""
-        saved = "/run/saved"
+        # One in another has its own.
+        saved = f"/run/saved-{next(self._numbers)}"
         keep = "; ".join(f"mkdir -p {saved}/{name}; cp -a /{name}/. {saved}/{name}/"
                          for name in FOLDERS)  # fmt: skip
         accounts = " ".join(f"/{name}" for name in ACCOUNTS)
-        self.node.run(["sh", "-ec", f"rm -rf {saved}; {keep}; cp -a {accounts} {saved}/"])
+        self.node.run(["sh", "-ec", f"{keep}; cp -a {accounts} {saved}/"])
         try:
             for command in commands:
                 self.node.run(["sh", "-ec", command])
             yield
         finally:
             back = "; ".join(f"rsync -a --delete {saved}/{name}/ /{name}/" for name in FOLDERS)
-            self.node.run(["sh", "-ec", f"{back}; cp -a {saved}/[psg]* /etc/"])
+            done = f"cp -a {saved}/[psg]* /etc/; rm -r {saved}"
+            self.node.run(["sh", "-ec", f"{back}; {done}"])
 
     def start_sshd(self, config: str = SSHD_CONFIG) -> None:
         """Have the node's sshd run with this main configuration, started anew."""
