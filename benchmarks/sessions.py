@@ -25,8 +25,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from sentinel_agent.plan import utc
-from sentinel_agent.registration import Registration, store_registration
+from sentinel_agent.server.registration import Registration, store_registration
+from sentinel_agent.sessions.plan import utc
 from tests.agent.booking_server import TOKEN, BookingServer, make_grant
 from tests.lab.node import Node, why_not
 from tests.lab.wait import wait_for

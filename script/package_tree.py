@@ -20,21 +20,21 @@ from pathlib import Path
 from script.licences import UnknownLicence, find_parts, render
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGING = ROOT / "agent" / "packaging"
-DEBIAN = PACKAGING / "debian"
+DEBIAN = ROOT / "agent/packaging/debian"
+NODE_FILES = ROOT / "agent/src/sentinel_agent/install/node_files"
 NAME = "sentinel-agent"
 FOLDER = f"usr/lib/{NAME}"
 PROGRAMS = ("sentinel-agent", "sentinel-exporter")
 # sshd and PAM start the two gates: they are plain scripts for the system's Python and sh.
 GATES = {
-    "get-keys": ROOT / "agent/src/sentinel_agent/get_keys.py",
-    "pam-gate": ROOT / "agent/src/sentinel_agent/pam_gate",
+    "get-keys": ROOT / "agent/src/sentinel_agent/gates/get_keys.py",
+    "pam-gate": ROOT / "agent/src/sentinel_agent/gates/pam_gate",
 }
 DATA = {
-    "usr/lib/sysusers.d/sentinel-agent.conf": PACKAGING / "sysusers/sentinel.conf",
+    "usr/lib/sysusers.d/sentinel-agent.conf": NODE_FILES / "sysusers.conf",
 }
 UNITS = (
-    PACKAGING / "systemd/sentinel-agent.service",
+    NODE_FILES / "sentinel-agent.service",
     ROOT / "exporters/packaging/sentinel-exporter.service",
 )
 OWN_TERMS = """\

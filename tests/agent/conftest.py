@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.plan import utc
-from sentinel_agent.registration import Registration, store_registration
+from sentinel_agent.server.registration import Registration, store_registration
+from sentinel_agent.sessions.plan import utc
 from tests.agent.booking_server import TOKEN, BookingServer
 from tests.lab.node import Node, Setting, why_not
 from tests.lab.wait import wait_for

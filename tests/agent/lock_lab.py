@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sentinel_agent.lock import State
+from sentinel_agent.lock.switch import State
 from tests.agent.booking_server import make_policy
 from tests.lab.node import SSHD_CONFIG, Node
 
@@ -24,7 +24,7 @@ ACCOUNTS = ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow")
 # Calls lock.py as the agent would, once for each line that it reads, and prints the answers.
 CALL = """\
 import json, sys
-from sentinel_agent import lock
+from sentinel_agent.lock import switch
 from sentinel_agent.config import load_config
 from sentinel_agent.errors import LockError
 config = load_config(None)
@@ -78,7 +78,7 @@ class LockLab:
             self._caller = None
 
     def state(self) -> State:
-        """Return lock.state()."""
+        """Return switch.state()."""
         found = self.call("state")
         assert found in ("locked", "open", "partial")
         return found

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
-from sentinel_agent.policy import Grant, Policy, decode, format_time
+from sentinel_agent.policy.model import Grant, Policy, decode, format_time
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEYS = ("ssh-ed25519 AAAAalice", "ssh-ed25519 AAAAother")

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_agent.access import Access, encode_access
-from sentinel_agent.cache import Cache
 from sentinel_agent.errors import StateError
-from sentinel_agent.held import HeldPolicy
-from sentinel_agent.policy import Policy, format_time
-from sentinel_agent.registration import Registration
+from sentinel_agent.policy.access import Access, encode_access
+from sentinel_agent.policy.cache import Cache
+from sentinel_agent.policy.held import HeldPolicy
+from sentinel_agent.policy.model import Policy, format_time
+from sentinel_agent.server.registration import Registration
 from tests.agent.policies import (
     NOON,
     build_grants,

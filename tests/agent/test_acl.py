@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_agent.acl import Acl, DeviceFile, NotADevice, read_device, write_device
+from sentinel_agent.cards.acl import Acl, DeviceFile, NotADevice, read_device, write_device
 from tests.lab.node import why_not
 
 needs_root = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))

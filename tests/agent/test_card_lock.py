@@ -416,7 +416,7 @@ def test_switching_it_off_gives_the_files_back_as_they_were(lab: Lab) -> None:
     wait_until_opened(lab, "alice", "nvidia0")
     lab.node.stop_agent()
     give_back = (
-        "from pathlib import Path; from sentinel_agent.card_origins import Origins; "
+        "from pathlib import Path; from sentinel_agent.cards.origins import Origins; "
         "origins = Origins(Path('/var/lib/sentinel')); origins.load(); "
         "print(origins.give_back())"
     )

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_agent.acl import Acl, DeviceFile
-from sentinel_agent.cards import (
+from sentinel_agent.cards.acl import Acl, DeviceFile
+from sentinel_agent.cards.rules import (
     Rights,
     SetCard,
     Why,
@@ -23,7 +23,7 @@ from sentinel_agent.cards import (
     users_of_cards,
     wanted_acls,
 )
-from sentinel_agent.policy import Device, Policy, format_time
+from sentinel_agent.policy.model import Device, Policy, format_time
 from tests.agent.policies import NOON, build_policy, grant_document, minutes
 
 UIDS = {"alice": 1001, "bob": 1002}

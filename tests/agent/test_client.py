@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sentinel_agent import client as client_module
-from sentinel_agent.client import BookingClient
 from sentinel_agent.errors import ServerError
+from sentinel_agent.server import client as client_module
+from sentinel_agent.server.client import BookingClient
 from tests.agent.booking_server import CODE, TOKEN, BookingServer
 from tests.lab.wait import wait_for
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_agent.clock import Intake, ServerClock, on_this_clock
 from sentinel_agent.errors import PolicyRefused, StateError
-from sentinel_agent.policy import Policy
+from sentinel_agent.policy.clock import Intake, ServerClock, on_this_clock
+from sentinel_agent.policy.model import Policy
 from tests.agent.policies import build_grants, build_policy, minutes, policies, running_grants
 
 

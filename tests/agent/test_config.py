@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sentinel_agent.access import Access
-from sentinel_agent.cache import Cache
 from sentinel_agent.config import OTHER_NAMES, Config, load_config
 from sentinel_agent.errors import ConfigError
-from sentinel_agent.held import HeldPolicy
-from sentinel_agent.metrics import Metrics
-from sentinel_agent.plan import utc
-from sentinel_agent.registration import Registration
-from sentinel_agent.status import Status
+from sentinel_agent.policy.access import Access
+from sentinel_agent.policy.cache import Cache
+from sentinel_agent.policy.held import HeldPolicy
+from sentinel_agent.server.registration import Registration
+from sentinel_agent.service.metrics import Metrics
+from sentinel_agent.service.status import Status
+from sentinel_agent.sessions.plan import utc
 from tests.agent.policies import build_policy
 from tests.lab.node import REPOSITORY
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.dev_watch import DevWatch
+from sentinel_agent.cards.dev_watch import DevWatch
 from tests.lab.node import why_not
 from tests.lab.wait import wait_for
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.access import Access
-from sentinel_agent.cache import Cache
-from sentinel_agent.doors import Doorkeeper, Seen
-from sentinel_agent.granted import GrantedUsers
-from sentinel_agent.held import HeldPolicy
-from sentinel_agent.plan import utc
-from sentinel_agent.policy import Policy, format_time
-from sentinel_agent.registration import Registration
+from sentinel_agent.policy.access import Access
+from sentinel_agent.policy.cache import Cache
+from sentinel_agent.policy.held import HeldPolicy
+from sentinel_agent.policy.model import Policy, format_time
+from sentinel_agent.server.registration import Registration
+from sentinel_agent.sessions.doors import Doorkeeper, Seen
+from sentinel_agent.sessions.granted import GrantedUsers
+from sentinel_agent.sessions.plan import utc
 from tests.agent.policies import NOON, build_policy, grant_document
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.case import Case
 from sentinel_agent.config import Config
-from sentinel_agent.explain_door import find_sshd
-from sentinel_agent.findings import Line
-from sentinel_agent.plan import utc
-from sentinel_agent.policy import parse_time
-from sentinel_agent.sshd import Sshd
+from sentinel_agent.explain.case import Case
+from sentinel_agent.explain.door import find_sshd
+from sentinel_agent.explain.findings import Line
+from sentinel_agent.lock.sshd import Sshd
+from sentinel_agent.policy.model import parse_time
+from sentinel_agent.sessions.plan import utc
 from tests.agent.booking_server import at, make_grant, make_policy
 from tests.agent.desk import CACHE, STATE, Desk, desk_in
 from tests.lab.node import PAM_GATE_SOURCE, why_not

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.access import Access
-from sentinel_agent.cache import Cache
 from sentinel_agent.errors import NotRegistered, PolicyRefused, StateError
-from sentinel_agent.granted import GrantedUsers
-from sentinel_agent.held import HeldPolicy
-from sentinel_agent.plan import utc
-from sentinel_agent.registration import (
+from sentinel_agent.policy.access import Access
+from sentinel_agent.policy.cache import Cache
+from sentinel_agent.policy.held import HeldPolicy
+from sentinel_agent.server.registration import (
     Registration,
     load_registration,
     store_registration,
 )
+from sentinel_agent.sessions.granted import GrantedUsers
+from sentinel_agent.sessions.plan import utc
 from tests.agent.policies import NOON, build_grants, build_policy
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's")

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_agent import get_keys
-from sentinel_agent.get_keys import Denied, authorized_keys
-from sentinel_agent.policy import Policy, encode, format_time
+from sentinel_agent.gates import get_keys
+from sentinel_agent.gates.get_keys import Denied, authorized_keys
+from sentinel_agent.policy.model import Policy, encode, format_time
 from tests.agent.booking_server import at, make_grant, make_policy
 from tests.agent.policies import (
     KEYS,

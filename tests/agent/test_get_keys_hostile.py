@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_agent import get_keys
+from sentinel_agent.gates import get_keys
 from tests.agent.booking_server import make_grant, make_policy
 from tests.agent.policies import KEYS
 from tests.lab.node import GET_KEYS, Node, why_not

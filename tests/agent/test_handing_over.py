@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from datetime import UTC, datetime, timedelta
 
-from sentinel_agent.policy import parse_time
+from sentinel_agent.policy.model import parse_time
 from tests.agent.booking_server import make_grant
 from tests.agent.conftest import Lab
 from tests.lab.wait import wait_for

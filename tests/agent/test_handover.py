@@ -9,8 +9,15 @@ from datetime import datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinel_agent.handover import WHOLE_NODE, Doors, Left, decide, doors_of_cache, open_all
-from sentinel_agent.policy import Policy
+from sentinel_agent.policy.model import Policy
+from sentinel_agent.sessions.handover import (
+    WHOLE_NODE,
+    Doors,
+    Left,
+    decide,
+    doors_of_cache,
+    open_all,
+)
 from tests.agent.policies import NOON, build_policy, grant_document, minutes
 
 LIMIT = timedelta(minutes=5)

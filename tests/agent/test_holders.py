@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.holders import Finder, Holder
+from sentinel_agent.cards.holders import Finder, Holder
 from tests.lab.node import why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))

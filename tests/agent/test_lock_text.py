@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from sentinel_agent import breakglass_sshd, drop_in, pam
-from sentinel_agent.drop_in import LockText, is_read_first, put_first, render_drop_in, take_out
-from sentinel_agent.sshd import Sshd
+from sentinel_agent.install import breakglass_sshd
+from sentinel_agent.lock import drop_in, pam
+from sentinel_agent.lock.drop_in import (
+    LockText,
+    is_read_first,
+    put_first,
+    render_drop_in,
+    take_out,
+)
+from sentinel_agent.lock.sshd import Sshd
 
 DROP_IN = "/etc/ssh/sshd_config.d/00-sentinel.conf"
 INCLUDE = "Include /etc/ssh/sshd_config.d/*.conf\n"

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.access import Access
-from sentinel_agent.cache import Cache
-from sentinel_agent.held import HeldPolicy
-from sentinel_agent.logins import FILE_BYTES_MAX, Logins, LoginsTask
-from sentinel_agent.metrics import Metrics
-from sentinel_agent.plan import utc
-from sentinel_agent.registration import Registration
-from sentinel_agent.status import Status
+from sentinel_agent.gates.logins import FILE_BYTES_MAX, Logins, LoginsTask
+from sentinel_agent.policy.access import Access
+from sentinel_agent.policy.cache import Cache
+from sentinel_agent.policy.held import HeldPolicy
+from sentinel_agent.server.registration import Registration
+from sentinel_agent.service.metrics import Metrics
+from sentinel_agent.service.status import Status
+from sentinel_agent.sessions.plan import utc
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the files are root's")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.acl import Acl
-from sentinel_agent.nvidia_files import Params, make_missing, read_params
+from sentinel_agent.cards.acl import Acl
+from sentinel_agent.cards.nvidia_files import Params, make_missing, read_params
 from tests.lab.node import NODE_FILES, why_not
 
 PARAMS = """\

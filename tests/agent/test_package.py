@@ -48,7 +48,7 @@ def test_the_package_keeps_nothing_in_etc_that_dpkg_would_ask_about(unpacked: Pa
 
 def test_the_gates_are_the_plain_scripts_of_the_source_tree(unpacked: Path) -> None:
     source = REPOSITORY / "agent/src/sentinel_agent"
-    for name, origin in (("get-keys", "get_keys.py"), ("pam-gate", "pam_gate")):
+    for name, origin in (("get-keys", "gates/get_keys.py"), ("pam-gate", "gates/pam_gate")):
         text = (source / origin).read_bytes()
         assert (unpacked / "usr/lib/sentinel" / name).read_bytes() == text
         assert (

@@ -192,7 +192,7 @@ def make_newer(unpacked: Path, folder: Path) -> Path:
         if path.is_file() and path.parent.name != "sentinel_agent":
             path.write_text("#!/bin/sh\necho the next version\n")
     for path in (tree / "usr/lib/sentinel/get-keys",
-                 tree / FOLDER[1:] / "_internal/sentinel_agent/get_keys.py"):  # fmt: skip
+                 tree / FOLDER[1:] / "_internal/sentinel_agent/gates/get_keys.py"):  # fmt: skip
         path.write_text(path.read_text() + "# newer\n")
     control = tree / "DEBIAN/control"
     control.write_text(control.read_text().replace(f"{__version__}-1", f"{__version__}-2"))

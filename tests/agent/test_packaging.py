@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent import breakglass_sshd, get_keys
 from sentinel_agent.config import Config
-from sentinel_agent.drop_in import LockText, render_drop_in
-from sentinel_agent.sshd import Sshd
+from sentinel_agent.gates import get_keys
+from sentinel_agent.install import breakglass_sshd
+from sentinel_agent.lock.drop_in import LockText, render_drop_in
+from sentinel_agent.lock.sshd import Sshd
 from tests.lab.node import NODE_FILES, REPOSITORY, Node, why_not
 
 

@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from sentinel_agent.access import encode_access
-from sentinel_agent.plan import utc
-from sentinel_agent.policy import Policy, encode, format_time
+from sentinel_agent.policy.access import encode_access
+from sentinel_agent.policy.model import Policy, encode, format_time
+from sentinel_agent.sessions.plan import utc
 from tests.agent.policies import KEYS, build_policy, grant_document
 from tests.lab.node import REPOSITORY, Node, why_not
 from tests.lab.wait import wait_for
 
-PAM_GATE = REPOSITORY / "agent" / "src" / "sentinel_agent" / "pam_gate"
+PAM_GATE = REPOSITORY / "agent" / "src" / "sentinel_agent" / "gates" / "pam_gate"
 ACCESS = "/var/lib/sentinel/access"
 LOGINS = "/run/sentinel/logins"
 URL = "https://booking.example/nodes"

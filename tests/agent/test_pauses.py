@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_agent.pauses import SOON_S, boundaries_of, pause_s
-from sentinel_agent.plan import Closing
+from sentinel_agent.sessions.pauses import SOON_S, boundaries_of, pause_s
+from sentinel_agent.sessions.plan import Closing
 from tests.agent.policies import NOON, build_grants, minutes
 
 REST_S = 4.0

@@ -11,7 +11,8 @@ from signal import Signals
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_agent.plan import (
+from sentinel_agent.policy.model import Policy, format_time
+from sentinel_agent.sessions.plan import (
     Action,
     Close,
     End,
@@ -22,7 +23,6 @@ from sentinel_agent.plan import (
     access_end,
     make_plan,
 )
-from sentinel_agent.policy import Policy, format_time
 from tests.agent.policies import (
     NOON,
     build_grants,

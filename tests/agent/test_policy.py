@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel_agent.errors import PolicyRefused
-from sentinel_agent.policy import Policy, check_replaces, decode, decode_text, encode
+from sentinel_agent.policy.model import Policy, check_replaces, decode, decode_text, encode
 from tests.agent.booking_server import SCHEMA
 from tests.agent.policies import KEYS, build_policy, grant_document, policies, policy_document
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.access import Access
-from sentinel_agent.cache import Cache
 from sentinel_agent.errors import StateError, TaskDied
-from sentinel_agent.held import HeldPolicy
-from sentinel_agent.journal import unhurried_logging
-from sentinel_agent.metrics import Metrics
-from sentinel_agent.registration import Registration
-from sentinel_agent.runner import Runner, look_after
-from sentinel_agent.status import Status
-from sentinel_agent.tasks import Step
+from sentinel_agent.policy.access import Access
+from sentinel_agent.policy.cache import Cache
+from sentinel_agent.policy.held import HeldPolicy
+from sentinel_agent.server.registration import Registration
+from sentinel_agent.service.journal import unhurried_logging
+from sentinel_agent.service.metrics import Metrics
+from sentinel_agent.service.runner import Runner, look_after
+from sentinel_agent.service.status import Status
+from sentinel_agent.service.tasks import Step
 from tests.agent.policies import NOON
 from tests.lab.wait import wait_for
 

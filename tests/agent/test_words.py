@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sentinel_agent.plan import Close, Warn
-from sentinel_agent.words import words_for
+from sentinel_agent.sessions.plan import Close, Warn
+from sentinel_agent.sessions.words import words_for
 
 NOW = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 

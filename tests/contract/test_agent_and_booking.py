@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from apiflask import APIFlask
 
-from sentinel_agent.client import BookingClient
 from sentinel_agent.errors import ServerError
-from sentinel_agent.policy import check_replaces, decode, format_time
+from sentinel_agent.policy.model import check_replaces, decode, format_time
+from sentinel_agent.server.client import BookingClient
 from sentinel_booking.config import Config
 from tests.booking.lab import (
     add_key,

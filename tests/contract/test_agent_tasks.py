@@ -11,19 +11,19 @@ import pytest
 from apiflask import APIFlask
 from sqlalchemy import select
 
-from sentinel_agent import get_keys
-from sentinel_agent.access import Access
-from sentinel_agent.cache import Cache
-from sentinel_agent.client import BookingClient
 from sentinel_agent.config import Config as AgentConfig
-from sentinel_agent.doors import Doorkeeper
-from sentinel_agent.enrolment import register
 from sentinel_agent.errors import PolicyRefused
-from sentinel_agent.granted import GrantedUsers
-from sentinel_agent.held import HeldPolicy
-from sentinel_agent.registration import load_registration
-from sentinel_agent.status import Status
-from sentinel_agent.tasks import HeartbeatTask, InventoryTask, PolicyTask
+from sentinel_agent.gates import get_keys
+from sentinel_agent.policy.access import Access
+from sentinel_agent.policy.cache import Cache
+from sentinel_agent.policy.held import HeldPolicy
+from sentinel_agent.server.client import BookingClient
+from sentinel_agent.server.enrolment import register
+from sentinel_agent.server.registration import load_registration
+from sentinel_agent.service.status import Status
+from sentinel_agent.service.tasks import HeartbeatTask, InventoryTask, PolicyTask
+from sentinel_agent.sessions.doors import Doorkeeper
+from sentinel_agent.sessions.granted import GrantedUsers
 from sentinel_booking.config import Config
 from sentinel_booking.models import Node, write
 from tests.booking.lab import add_key, add_node, ascend, invite, reserve

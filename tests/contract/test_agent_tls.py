@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_agent.client import BookingClient
 from sentinel_agent.config import Config as AgentConfig
-from sentinel_agent.enrolment import register
 from sentinel_agent.errors import ServerError
-from sentinel_agent.registration import load_registration
+from sentinel_agent.server.client import BookingClient
+from sentinel_agent.server.enrolment import register
+from sentinel_agent.server.registration import load_registration
 from sentinel_booking.config import Config
 from tests.booking.lab import add_node, invite
 from tests.booking.programs import free_port, migrated_app, running, write_config

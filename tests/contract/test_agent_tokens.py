@@ -17,11 +17,15 @@ from apiflask import APIFlask
 from sqlalchemy import select
 
 import sentinel_agent
-from sentinel_agent.client import BookingClient
 from sentinel_agent.config import Config as AgentConfig
 from sentinel_agent.errors import ServerError
-from sentinel_agent.registration import Registration, load_registration, store_registration
-from sentinel_agent.rotation import HeldToken, TokenTask
+from sentinel_agent.server.client import BookingClient
+from sentinel_agent.server.registration import (
+    Registration,
+    load_registration,
+    store_registration,
+)
+from sentinel_agent.server.rotation import HeldToken, TokenTask
 from sentinel_booking.config import Config
 from sentinel_booking.models import Node, write
 from sentinel_booking.services.audit import SYSTEM

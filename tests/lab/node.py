@@ -39,18 +39,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from sentinel_agent.access import encode_access
-from sentinel_agent.drop_in import LockText, render_drop_in
-from sentinel_agent.pam import PAM_GATE, insert, read_service, render_block
-from sentinel_agent.policy import decode, encode
-from sentinel_agent.sshd import read_version
+from sentinel_agent.lock.drop_in import LockText, render_drop_in
+from sentinel_agent.lock.pam import PAM_GATE, insert, read_service, render_block
+from sentinel_agent.lock.sshd import read_version
+from sentinel_agent.policy.access import encode_access
+from sentinel_agent.policy.model import decode, encode
 from tests.lab.wait import wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AGENT = REPOSITORY / "agent" / "src" / "sentinel_agent"
-GET_KEYS = AGENT / "get_keys.py"
-PAM_GATE_SOURCE = AGENT / "pam_gate"
-NODE_FILES = AGENT / "node_files"
+GET_KEYS = AGENT / "gates" / "get_keys.py"
+PAM_GATE_SOURCE = AGENT / "gates" / "pam_gate"
+NODE_FILES = AGENT / "install" / "node_files"
 Setting = str | float | bool | list[str]
 NAMESPACES = ("mnt", "net", "uts", "ipc")
 # RFC 2544's range for test networks: no real host has an address in it.

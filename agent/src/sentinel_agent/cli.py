@@ -49,14 +49,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "check":
         return _check(config)
     # Imported here, as below: each command starts with what it needs.
-    from .daemon import run
+    from .service.daemon import run
 
     run(config)
     return 0
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .explain import explain
+    from .explain.explain import explain
 
     if os.geteuid() != 0:
         sys.stderr.write("sentinel-agent: explain is for root: others cannot read the policy\n")
@@ -77,9 +77,9 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _install(arguments: argparse.Namespace) -> int:
-    from .enrolment import read_code
-    from .install import install
-    from .install_plan import Options
+    from .install.install import install
+    from .install.plan import Options
+    from .server.enrolment import read_code
 
     options = Options(
         server=arguments.server,
@@ -101,14 +101,14 @@ def _install(arguments: argparse.Namespace) -> int:
 
 
 def _uninstall() -> int:
-    from .uninstall import uninstall
+    from .install.uninstall import uninstall
 
     uninstall(_say)
     return 0
 
 
 def _check(config: Config) -> int:
-    from .node_check import check_node
+    from .install.node_check import check_node
 
     is_good = True
     for line in check_node(config):
@@ -136,7 +136,7 @@ def _port(text: str) -> int:
 
 
 def _register(config: Config, arguments: argparse.Namespace) -> int:
-    from .enrolment import read_code, register
+    from .server.enrolment import read_code, register
 
     code = read_code(
         arguments.code, arguments.code_file, os.environ.pop("SENTINEL_AGENT_CODE", None)

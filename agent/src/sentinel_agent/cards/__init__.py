@@ -1,0 +1,1 @@
+"""Who may open which card's device file, and the end of those who must not."""

@@ -1,0 +1,1 @@
+"""Why somebody can or cannot log in now, in plain words."""

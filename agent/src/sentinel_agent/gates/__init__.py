@@ -1,0 +1,1 @@
+"""The two programs that a login asks, and what the agent knows of them."""

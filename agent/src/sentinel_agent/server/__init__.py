@@ -1,0 +1,1 @@
+"""What passes between the node and the booking server: identity, requests, devices."""
