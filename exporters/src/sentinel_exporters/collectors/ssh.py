@@ -31,12 +31,14 @@ SESSIONS = Metric(
 CONNECTIONS = Metric("ssh_connections", "gauge", "Open SSH connections that are logged in.")
 METRICS = (SESSIONS, CONNECTIONS)
 
-_COMMANDS = frozenset({"sshd", "sshd-session"})
+# sshd, since OpenSSH 9.8 its sessions, and a node's second sshd for break-glass accounts, whose
+# name the kernel cuts at 15 characters.
+_COMMANDS = frozenset({"sshd", "sshd-session", "sentinel-breakg"})
 # What runs as this user is a connection that is not logged in yet.
 _SEPARATION_USER = "sshd"
 # `sshd: root@pts/0`, `sshd: root@notty`, or `sshd: root` where there is no channel; a login
 # that is not done yet is `sshd: root [priv]` or has no name.
-_ROOT_SESSION = re.compile(r"sshd(-session)?: root(@|\s*$)")
+_ROOT_SESSION = re.compile(r"(sshd(-session)?|sentinel-breakglass): root(@|\s*$)")
 
 
 @dataclass(frozen=True)
