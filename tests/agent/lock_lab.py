@@ -21,7 +21,7 @@ JOURNAL = "/var/lib/sentinel/lock-change.json"
 # What a change of the lock may touch, and what it depends on.
 FOLDERS = ("etc/ssh", "etc/pam.d", "etc/sentinel", "usr/lib/sentinel", "var/lib/sentinel")
 ACCOUNTS = ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow")
-# Calls lock.py as the agent would, once for each line that it reads, and prints the answers.
+# Calls lock/switch.py as the agent would, once for each line that it reads, and prints the answers.
 CALL = """\
 import json, sys
 from sentinel_agent.lock import switch
@@ -30,7 +30,7 @@ from sentinel_agent.errors import LockError
 config = load_config(None)
 for name in sys.argv[1:] or sys.stdin:
     try:
-        answer = {"answer": getattr(lock, name.strip())(config)}
+        answer = {"answer": getattr(switch, name.strip())(config)}
     except LockError as error:
         answer = {"step": error.step, "reason": error.reason}
     print(json.dumps(answer), flush=True)
@@ -55,7 +55,7 @@ class LockLab:
     _caller: subprocess.Popen[str] | None = field(default=None, kw_only=True)
 
     def call(self, name: str) -> object:
-        """Call a function of lock.py in the node; return its answer, or Refused."""
+        """Call a function of lock/switch.py in the node; return its answer, or Refused."""
         if self._caller is None:
             # One process for all calls: to start Python takes longer than to lock.
             self._caller = subprocess.Popen(
@@ -78,7 +78,7 @@ class LockLab:
             self._caller = None
 
     def state(self) -> State:
-        """Return switch.state()."""
+        """Say where the lock stands."""
         found = self.call("state")
         assert found in ("locked", "open", "partial")
         return found

@@ -189,7 +189,7 @@ def make_newer(unpacked: Path, folder: Path) -> Path:
     tree = folder / "newer"
     shutil.copytree(unpacked, tree, symlinks=True)
     for path in (tree / FOLDER[1:]).rglob("*"):
-        if path.is_file() and path.parent.name != "sentinel_agent":
+        if path.is_file() and "sentinel_agent" not in path.relative_to(tree).parts:
             path.write_text("#!/bin/sh\necho the next version\n")
     for path in (tree / "usr/lib/sentinel/get-keys",
                  tree / FOLDER[1:] / "_internal/sentinel_agent/gates/get_keys.py"):  # fmt: skip

@@ -1,6 +1,6 @@
 """One round of the lock on the cards: set the device files, then end who must not hold them.
 
-cards.py says who may; this holds the node to it. It touches no session and no gate.
+rules.py says who may; this holds the node to it. It touches no session and no gate.
 """
 
 from __future__ import annotations

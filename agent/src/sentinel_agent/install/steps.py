@@ -1,5 +1,5 @@
 """The steps that put a file, folder, account or unit on the node, as values that describe
-themselves, and their execution. What to put where is install_plan.py's.
+themselves, and their execution. What to put where is plan.py's.
 
 Each step is a no-op where its result is there already, so an installation that was cut off is
 simply repeated. What was not there before is recorded before it is made.

@@ -36,7 +36,7 @@ class _Journal(BaseModel):
 class Change:
     """One change at a time; `journal` is the file that remembers it over a kill or a power cut.
 
-    The caller sees to it that no other process changes the same files: see lock.py.
+    The caller sees to it that no other process changes the same files: see switch.py.
     """
 
     def __init__(self, journal: Path) -> None:

@@ -1,4 +1,4 @@
-"""Brings sshd and PAM to the mode in force, and keeps them there. lock.py does the work.
+"""Brings sshd and PAM to the mode in force, and keeps them there. switch.py does the work.
 
 It acts only on a node where `sentinel-agent install` was run; elsewhere it reports.
 """

@@ -36,7 +36,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Cards(Protocol):
-    """Knows which cards' device files are open: card_lock.py."""
+    """Knows which cards' device files are open: cards/card_lock.py."""
 
     def still_open(self, uid: int, gone: Collection[str], held: Collection[str]) -> bool:
         """Say whether a process of the uid has one of the devices `gone` open.
