@@ -21,7 +21,7 @@ JOURNAL = "/var/lib/sentinel/lock-change.json"
 # What a change of the lock may touch, and what it depends on.
 FOLDERS = ("etc/ssh", "etc/pam.d", "etc/sentinel", "usr/lib/sentinel", "var/lib/sentinel")
 ACCOUNTS = ("etc/passwd", "etc/group", "etc/shadow", "etc/gshadow")
-# Calls lock/switch.py as the agent would, once for each line that it reads, and prints the answers.
+# Calls lock/switch.py as the agent would, once for each line read, and prints the answers.
 CALL = """\
 import json, sys
 from sentinel_agent.lock import switch
