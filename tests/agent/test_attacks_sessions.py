@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator
+
+import pytest
 
 from tests.agent.booking_server import make_grant
 from tests.agent.conftest import Lab
@@ -21,42 +24,47 @@ cp /bin/sleep ~/sshd-session && ~/sshd-session 1006 &
 """
 
 
-def by_master(lab: Lab, *command: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def control_path() -> Iterator[str]:
+    """Where a master listens: a socket's path has 108 bytes, and a test's own folder more."""
+    with tempfile.TemporaryDirectory(prefix="sn") as folder:
+        yield f"ControlPath={folder}/master"
+
+
+def by_master(lab: Lab, control_path: str, *command: str) -> subprocess.CompletedProcess[str]:
     """Open a session in the connection that Alice's master keeps."""
-    argv = lab.node.ssh_argv("alice", None, *master_options(lab), "-o", "ControlMaster=no")
+    argv = lab.node.ssh_argv("alice", None, "-o", control_path, "-o", "ControlMaster=no")
     return subprocess.run(
         [*argv, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
         check=False, timeout=60,
     )  # fmt: skip
 
 
-def master_options(lab: Lab) -> Sequence[str]:
-    # Its path must be short: a socket's has 108 bytes.
-    return ("-o", f"ControlPath={lab.node.folder}/master")
-
-
-def test_an_old_control_master_opens_nothing_after_the_end(lab: Lab) -> None:
+def test_an_old_control_master_opens_nothing_after_the_end(lab: Lab, control_path: str) -> None:
     """sshd asks neither gate for a further session in a connection that is open."""
     lab.server.grant(make_grant("alice", lab.keys["alice"]))
     lab.start_agent()
-    master = ("-N", "-o", "ControlMaster=yes", *master_options(lab))
+    master = ("-N", "-o", "ControlMaster=yes", "-o", control_path)
     argv = lab.node.ssh_argv("alice", lab.keys["alice"], *master)
     with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as connection:
         try:
-            wait_for("the master is there", lambda: by_master(lab, "true").returncode == 0)
+            wait_for(
+                "the master is there",
+                lambda: by_master(lab, control_path, "true").returncode == 0,
+            )
             # Without the agent both gates are shut, and the master opens sessions all the same.
             lab.node.stop_agent()
             lab.node.write_policy(lab.server.policy | {"version": 9, "grants": []})
             assert not lab.is_let_in("alice")
-            assert by_master(lab, "echo in").stdout == "in\n"
+            assert by_master(lab, control_path, "echo in").stdout == "in\n"
             lab.server.grant(version=10)
             lab.node.start_agent()
             assert connection.wait(30) != 0
         finally:
             connection.kill()
-    assert by_master(lab, "echo in").stdout == ""
+    assert by_master(lab, control_path, "echo in").stdout == ""
     wait_for("nothing of hers is left", lambda: not lab.node.processes("alice"))
 
 
