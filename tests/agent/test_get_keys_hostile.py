@@ -23,6 +23,7 @@ from sentinel_agent.gates import get_keys
 from tests.agent.booking_server import make_grant, make_policy
 from tests.agent.policies import KEYS
 from tests.lab.node import GET_KEYS, Node, why_not
+from tests.lab.wait import wait_for
 
 CACHE = "/var/lib/sentinel/policy.json"
 SOCKET = "/run/sentinel/logins.sock"
@@ -219,7 +220,9 @@ def test_the_callers_environment_changes_nothing(node: Node) -> None:
     [["--local-expiry"], ["alice", "--local-expiry"], ["--local-expiry", "alice", "alice"],
      ["--local-expiry", "--local-expiry"], ["--local", "alice"], ["--help"], [b"\xff\xfe"],
      [b"alice\xff"], ["a" * 100_000], ["ａｌｉｃｅ"], ["alice\n"], ["0"], [" alice"],
-     ["--", "alice"], ["--local-expiry=1", "alice"]],
+     ["--", "alice"], ["--local-expiry=1", "alice"], ["--check"], ["--check", "--check"],
+     ["--local-expiry", "--check", "alice"], ["--check", "--check", "alice"],
+     ["--check", "alice", "alice"], ["--local-expiry", "--check"]],
     ids=lambda arguments: ascii(arguments)[:40],
 )  # fmt: skip
 def test_odd_arguments_are_denied(node: Node, arguments: list[str | bytes]) -> None:
@@ -251,6 +254,25 @@ def test_a_refusal_is_reported_and_an_answer_is_not(node: Node) -> None:
         assert agent.recv(100) == b"refused -"
         with pytest.raises(BlockingIOError):
             agent.recv(100)
+
+
+def test_a_check_has_the_same_answer_and_leaves_no_trace(node: Node) -> None:
+    """It is asked about people who have not tried to log in."""
+    for user in ("carol", "dave"):
+        node.run(["useradd", user])
+    put_cache(node, TEXT.encode())
+    with listen(node) as agent:
+        for options in ([], ["--local-expiry"]):
+            assert run(node, "--check", *options, "alice") == run(node, *options, "alice")
+            assert run(node, "--check", *options, "carol") == (0, "")
+            assert run(node, "--check", *options, "../x") == (1, "")
+        with pytest.raises(BlockingIOError):
+            agent.recv(100)
+        # What came before it is in the log when this is.
+        assert run(node, "dave") == (0, "")
+        wait_for("it is logged", lambda: "user='dave'" in node.syslog())
+        assert agent.recv(100) == b"refused dave"
+    assert "user='carol'" not in node.syslog()
 
 
 def test_an_agent_that_does_not_listen_holds_nothing_up(node: Node) -> None:

@@ -101,16 +101,16 @@ def _at_the_sites_door(
 
 def _ask_get_keys(case: Case, sections: Sequence[Section]) -> Explanation:
     """Nothing is in the way; get-keys itself, run as sshd runs it, has the last word."""
-    command = case.setting("authorizedkeyscommand").replace("%u", case.user)
+    program, _, arguments = case.setting("authorizedkeyscommand").partition(" ")
     account = pwd.getpwnam(case.setting("authorizedkeyscommanduser"))
     done = commands.run(
         ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups",
-         "--", *command.split()]
+         "--", program, "--check", *arguments.replace("%u", case.user).split()]
     )  # fmt: skip
     keys = len(done.output.splitlines())
     if done.status != 0 or not keys:
-        why = f"{GET_KEYS} gives no key: {done.reason if done.status else 'see its log'}"
-        then = "see `journalctl -t sentinel-get-keys`, and ask the operators"
+        why = f"{GET_KEYS} gives no key: {done.reason}"
+        then = "run `sentinel-agent check`, and ask the operators"
         return _explanation(case, sections, Blocker(49, "get-keys", why, then))
     ends = max(grant.not_after for grant in case.opened)
     which = "the key" if keys == 1 else f"any of {keys} keys"

@@ -68,27 +68,42 @@ class Grant:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the user's lines and return the exit status; arguments: [--local-expiry] USER."""
+    """Print the user's lines and return the exit status.
+
+    Arguments: [--check] [--local-expiry] USER. `--check` is for who tries the gate without a
+    login: the answer is the same, and a refusal goes to stderr, not to the log and the counters.
+    Whether the user is one never depends on it: the name is the last argument, and sshd gives
+    no other than the drop-in's.
+    """
     # The default action ends the process, also while it waits in the kernel.
     alarm(TIME_LIMIT_S)
     syslog.openlog("sentinel-get-keys", syslog.LOG_PID, syslog.LOG_AUTH)
-    is_local = len(arguments) == 2 and arguments[0] == "--local-expiry"
-    user = arguments[-1] if len(arguments) == 1 + is_local else ""
+    options = arguments[:-1]
+    is_check = options[:1] == ["--check"]
+    is_local = options[is_check:] == ["--local-expiry"]
+    user = arguments[-1] if len(arguments) == 1 + is_check + is_local else ""
     try:
         check_user(user)
         lines = authorized_keys(read_cache(CACHE), user, utc_now(), is_local)
     except Denied as denial:
-        level = syslog.LOG_ERR if denial.is_odd else syslog.LOG_INFO
-        syslog.syslog(level, f"denied user={user!a:.64} reason={denial}")
-        count_refusal(user)
+        report(user, str(denial), is_odd=denial.is_odd, is_check=is_check)
         return 1 if denial.is_odd else 0
     except Exception as error:  # whatever it is, it must not let anybody in
-        syslog.syslog(syslog.LOG_ERR, f"denied user={user!a:.64} reason={error!a:.200}")
-        count_refusal(user)
+        report(user, f"{error!a:.200}", is_odd=True, is_check=is_check)
         return 1
     sys.stdout.write("".join(lines))
     sys.stdout.flush()
     return 0
+
+
+def report(user: str, reason: str, *, is_odd: bool, is_check: bool) -> None:
+    """Say why the user is refused: in the log and the counters, for a check on stderr only."""
+    text = f"denied user={user!a:.64} reason={reason}"
+    if is_check:
+        sys.stderr.write(f"{text}\n")
+        return
+    syslog.syslog(syslog.LOG_ERR if is_odd else syslog.LOG_INFO, text)
+    count_refusal(user)
 
 
 def check_user(user: str) -> None:

@@ -63,10 +63,12 @@ def check_get_keys(akc_user: str, command: str, users: Collection[str]) -> None:
     as_user = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}",
                "--init-groups", "--"]  # fmt: skip
     for user in (NOBODY, *users):
-        argv = [word.replace("%u", user) for word in command.split()]
+        # Who is only asked about has not tried to log in: it is not logged or counted as such.
+        program, *arguments = command.split()
+        argv = [program, "--check", *(word.replace("%u", user) for word in arguments)]
         done = commands.run([*as_user, *argv])
         if done.status != 0:
-            raise LockError(step, f"as {akc_user}, for {user}: {done.reason}; see syslog")
+            raise LockError(step, f"as {akc_user}, for {user}: {done.reason}")
         if user == NOBODY and done.output:
             raise LockError(step, "it prints keys for somebody who does not exist")
 
