@@ -92,9 +92,9 @@ def lab_config(folder: Path, **settings: Any) -> Config:
     )
 
 
-def make_lab(folder: Path) -> APIFlask:
+def make_lab(folder: Path, **settings: Any) -> APIFlask:
     """The application on a database of its own, with the lab in it."""
-    app = create_app(lab_config(folder))
+    app = create_app(lab_config(folder, **settings))
     with app.app_context():
         upgrade_schema()
     fill_lab(app)

@@ -503,6 +503,33 @@ def test_a_node_is_added_changed_invited_and_removed(lab: APIFlask) -> None:
     assert olga.get("/nodes/gpu-09").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("public_url", "option", "warning"),
+    [
+        ("https://booking.example", "", ""),
+        ("http://booking.example:8800", " --plain-http", "is not encrypted"),
+        ("http://10.0.0.1:8800", " --plain-http", "is not encrypted"),
+        ("http://127.0.0.1:8800", "", "leads every other machine to itself"),
+        ("http://[::1]:8800", "", "leads every other machine to itself"),
+        ("http://localhost:8800", "", "leads every other machine to itself"),
+    ],
+)
+def test_an_invites_commands_are_such_as_the_agent_takes(
+    tmp_path: Path, public_url: str, option: str, warning: str
+) -> None:
+    lab = make_lab(tmp_path, public_url=public_url)
+    page = signed_in(lab, "olga").post("/nodes/gpu-01/invite").text
+    code = shown_secret(page, "code")
+    began = f"SENTINEL_AGENT_CODE={code} sentinel-agent"
+    server = f"--server {public_url}{option}"
+    assert shown_secret(page, "command") == (
+        f"{began} install {server} --breakglass USER=PUBKEYFILE"
+    )
+    assert shown_secret(page, "register") == f"{began} register {server}"
+    for said in ("is not encrypted", "leads every other machine to itself"):
+        assert (said in visible_text(page)) is (said == warning)
+
+
 def test_a_node_with_bookings_is_not_removed(lab: APIFlask) -> None:
     olga = signed_in(lab, "olga")
     answer = olga.post("/nodes/gpu-01/remove")
@@ -577,9 +604,9 @@ def test_the_last_administrator_stays(admin: Visitor) -> None:
 
 
 def shown_secret(html: str, element: str) -> str:
-    found = re.search(rf'<code id="{element}">([^<]+)</code>', html)
+    found = re.search(rf'<code id="{element}">(.+?)</code>', html)
     assert found is not None
-    return found.group(1)
+    return re.sub("</?mark>", "", found.group(1))
 
 
 def advice_forms(html: str) -> list[dict[str, str | list[str]]]:

@@ -9,7 +9,7 @@ import pytest
 from apiflask import APIFlask
 from sqlalchemy import select
 
-from sentinel_booking.models import Alert, AuditEntry, Node, write
+from sentinel_booking.models import Alert, AuditEntry, Node, utc_now, write
 from sentinel_booking.web.runbooks import code_spans, read_sections
 from tests.booking.page_lab import make_lab
 from tests.booking.page_visitor import Visitor, visible_text
@@ -161,6 +161,42 @@ def test_a_node_whose_agent_was_never_heard_says_so(lab: APIFlask) -> None:
     text = visit(lab, "/nodes/gpu-03")
     assert "nothing was heard of it since: is it running?" in text
     assert "The last heartbeat came" not in text
+
+
+def test_what_a_silent_node_said_is_not_given_for_the_present(lab: APIFlask) -> None:
+    silent, heard = visit(lab, "/nodes/gpu-03"), visit(lab, "/nodes/gpu-01")
+    for said in (
+        "Mode in force enforce",
+        "sshd and PAM ask for a booking",
+        "up to date (version 12)",
+        "in step with the server",
+        "bob (1)",
+    ):
+        assert f"{said} (last said" in silent
+        assert said in heard
+    assert "last said" not in heard
+    assert visit(lab, "/nodes").count("last said") == 1
+    assert "最后上报于" in visit(lab, "/nodes/gpu-03", language="zh-CN")
+    # As after uninstall: the agent's last word was that the node is open.
+    report(lab, "gpu-03", lock="open")
+    text = visit(lab, "/nodes/gpu-03")
+    assert "as the site left them (last said" in text
+    assert "Logins without a booking may not be refused. (last said" in text
+
+
+def test_of_a_node_that_never_reported_nothing_is_claimed(lab: APIFlask) -> None:
+    for registered_at in (utc_now(), None):
+        with lab.app_context(), write() as session:
+            node = session.scalars(select(Node).where(Node.name == "cpu-01")).one()
+            node.heartbeat_at, node.agent_report = None, {}
+            node.registered_at = registered_at
+        text = visit(lab, "/nodes/cpu-01")
+        assert "the agent has not reported yet" in text
+        assert "Nobody is logged in" not in text
+        assert "Mode in force not heard yet" in text
+        assert "On the node not heard yet" in text
+        assert "Open SSH sessions not heard yet" in text
+        assert "last said" not in text
 
 
 def test_a_nodes_page_lists_what_fires_for_it_with_the_runbook(lab: APIFlask) -> None:

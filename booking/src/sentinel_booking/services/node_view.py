@@ -109,9 +109,19 @@ class NodeView:
     running: tuple[RunningReservation, ...]
 
     @property
+    def has_reported(self) -> bool:
+        """Whether its agent has said anything yet; what is known of it is from then."""
+        return self.heartbeat_at is not None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether what its agent last said may be true no longer."""
+        return self.state is not NodeState.ONLINE
+
+    @property
     def is_lock_missing(self) -> bool:
         """Whether `enforce` is asked for and the lock is not known to be in place."""
-        is_heard = self.registered_at is not None and self.heartbeat_at is not None
+        is_heard = self.registered_at is not None and self.has_reported
         return is_heard and self.mode is Mode.ENFORCE and self.lock != "locked"
 
     @property

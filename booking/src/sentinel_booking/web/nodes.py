@@ -26,6 +26,7 @@ from ..services.nodes import (
     revoke_agent,
 )
 from .forms import by_field, whole_form
+from .links import is_loopback, is_plain_http
 from .runbooks import runbook_link
 from .texts import _, _l
 from .timeline import read_timeline
@@ -128,7 +129,14 @@ def invite(name: str) -> ResponseReturnValue:
     """Make an invite code and show it, once. O."""
     # Shown in the answer itself: after a redirect it would have to wait somewhere.
     made = create_invite(current_actor(), name, dt.timedelta(hours=_config().invite_hours))
-    return render_template("invite.html", invite=made, public_url=_config().public_url), 201
+    public_url = _config().public_url
+    return render_template(
+        "invite.html",
+        invite=made,
+        public_url=public_url,
+        is_loopback=is_loopback(public_url),
+        is_plain_http=is_plain_http(public_url),
+    ), 201
 
 
 @bp.post("/<name>/revoke")
