@@ -463,3 +463,28 @@ def test_operators_get_in_through_their_own_sshd_in_a_flood_on_port_22(
         argv = [*lab.node.ssh_argv("alice", lab.keys["alice"], "-p", "2222"), "true"]
         assert subprocess.run(argv, capture_output=True, check=False).returncode == 255
         assert len(held) == 200
+
+
+def test_the_operators_own_sshd_outlives_what_takes_its_folder_away(lab: InstallLab) -> None:
+    """As systemd does when ssh.service stops; and it is told when nobody answers there."""
+    unit = "[Service]\nExecStart=/usr/sbin/sshd -D\nRuntimeDirectory=sshd\n"
+    lab.node.write("/etc/systemd/system/ssh.service", unit)
+    dry = lab.install("--dry-run", code="")
+    drop_in = "/etc/systemd/system/ssh.service.d/sentinel.conf"
+    assert f"would write {drop_in}" in dry.stdout, dry.stdout
+    assert lab.install().returncode == 0
+    assert "\nRuntimeDirectoryPreserve=yes\n" in (lab.node.root / drop_in[1:]).read_text()
+    lab.node.run(["rm", "-r", "/run/sshd"])
+    lab.start_agent()
+    wait_for("it is reported", lambda: "port 2222 does not answer: " in lab.problems())
+    wait_for("the folder is there again", (lab.node.root / "run/sshd").is_dir)
+    lab.node.popen(["/usr/lib/sentinel/sentinel-breakglass", "-D", "-e", "-f",
+                    "/etc/sentinel/breakglass-sshd.conf"], log="breakglass")  # fmt: skip
+    wait_for("it is over", lambda: "does not answer" not in lab.problems())
+    argv = [*lab.node.ssh_argv("ops", lab.keys["ops"], "-p", "2222"), "true"]
+    lab.node.run(["rm", "-r", "/run/sshd"])
+    wait_for("ops gets in", lambda: subprocess.run(argv, check=False).returncode == 0)
+    wait_for("it is told", lambda: "/run/sshd was missing" in lab.problems())
+    lab.node.stop_agent()
+    assert lab.run("uninstall").returncode == 0
+    assert not (lab.node.root / drop_in[1:]).parent.exists()

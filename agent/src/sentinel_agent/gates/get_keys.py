@@ -70,10 +70,9 @@ class Grant:
 def main(arguments: list[str]) -> int:
     """Print the user's lines and return the exit status.
 
-    Arguments: [--check] [--local-expiry] USER. `--check` is for who tries the gate without a
-    login: the answer is the same, and a refusal goes to stderr, not to the log and the counters.
-    Whether the user is one never depends on it: the name is the last argument, and sshd gives
-    no other than the drop-in's.
+    Arguments: [--check] [--local-expiry] USER. `--check` is for whoever asks without a login:
+    the answer is the same, and a refusal goes to stderr, not to the log and the counters. A
+    user of that name is none: only what comes before the last argument is an option.
     """
     # The default action ends the process, also while it waits in the kernel.
     alarm(TIME_LIMIT_S)

@@ -16,8 +16,8 @@ from pathlib import Path
 from ..config import DEFAULT_PATH, Config
 from ..errors import InstallError
 from ..lock import breakglass, drop_in, pam
-from ..lock.sshd import Sshd
-from . import breakglass_sshd
+from ..lock.sshd import PRIVSEP_FOLDER, Sshd
+from . import breakglass_sshd, sshd_folder
 from .record import Record, digest
 from .steps import (
     AddMember,
@@ -173,6 +173,22 @@ def _breakglass_sshd(options: Options, config: Config, sshd: Sshd) -> list[Step]
         unit = breakglass_sshd.render_unit(sshd).encode()
         path = UNIT_FOLDER / breakglass_sshd.UNIT
         steps.append(WriteFile(path, unit, 0o644, "runs the break-glass sshd"))
+    return steps + _keep_sshd_folder()
+
+
+def _keep_sshd_folder() -> list[Step]:
+    """Return the steps after which the break-glass sshd outlives a stop of the other one."""
+    steps: list[Step] = []
+    for name in sshd_folder.find_units() if UNIT_FOLDER.is_dir() else ():
+        folder = UNIT_FOLDER / f"{name}.d"
+        if not folder.is_dir():
+            steps.append(MakeFolder(folder, 0o755))
+        steps.append(
+            WriteFile(
+                folder / sshd_folder.DROP_IN, sshd_folder.DROP_IN_TEXT.encode(), 0o644,
+                f"stopping {name} leaves {PRIVSEP_FOLDER} to the break-glass sshd",
+            )
+        )  # fmt: skip
     return steps
 
 

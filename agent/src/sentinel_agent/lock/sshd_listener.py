@@ -184,7 +184,7 @@ def _start_again(program: Sshd, listener: Listener) -> None:
 
 def is_answering(listener: Listener) -> bool:
     """Say whether an sshd greets where this one listened."""
-    return any(_greets(address, port) for address, port in listener.endpoints)
+    return any(greets(address, port) for address, port in listener.endpoints)
 
 
 def _becomes_answering(listener: Listener) -> bool:
@@ -196,7 +196,8 @@ def _becomes_answering(listener: Listener) -> bool:
     return True
 
 
-def _greets(address: str, port: int) -> bool:
+def greets(address: str, port: int) -> bool:
+    """Say whether an sshd answers there."""
     try:
         with socket.create_connection((address, port), GREETING_WAIT_S) as connection:
             connection.settimeout(GREETING_WAIT_S)

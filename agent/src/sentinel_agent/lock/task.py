@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
-from ..errors import LockError
-from ..install.record import RECORD
+from ..errors import LockError, StateError
+from ..install.record import RECORD, load_record
 from ..policy.held import HeldPolicy
 from ..service.status import Status
 from ..service.tasks import BACKOFF_MAX_S, Step, backoff_s
 from . import switch
 from .breakglass import FOLDER, find_operators
+from .breakglass_port import BreakglassPort
 from .drop_in import GET_KEYS
 from .files import PAM_FILE, find_foreign_commands
 from .sshd import MAIN_CONFIG
@@ -60,6 +61,7 @@ class LockTask:
         self._was_locked = False
         self._warnings: tuple[str, ...] = ()
         self._warned_monotonic_s = -OPERATORS_EVERY_S
+        self._port = BreakglassPort()
         # What was put back, and until when that is reported.
         self._repairs: list[tuple[str, float]] = []
 
@@ -82,6 +84,8 @@ class LockTask:
                 f"enforce is not in force, `sentinel-agent install` was not run: {drift}"
             ]
         self._was_locked = self._status.lock == "locked"
+        if is_ours:
+            problems += self._look_at_breakglass_port()
         if self._was_locked:
             problems += self._look_for_operators()
             problems += [
@@ -159,6 +163,19 @@ class LockTask:
             if all(one.problem for one in found):
                 self._warnings += ("break-glass: nobody could get in past the lock",)
         return self._warnings
+
+    def _look_at_breakglass_port(self) -> list[str]:
+        """Return why operators cannot come by their own port, if one was installed."""
+        try:
+            record, _ = load_record(self._config.state_dir)
+        except StateError as error:
+            return [f"break-glass: the port is not known: {error}"]
+        if record is None or not record.breakglass_port:
+            return []
+        problem, repaired = self._port.look(record.breakglass_port)
+        if repaired:
+            self._repaired(repaired)
+        return [problem] if problem else []
 
     def _repaired(self, text: str) -> None:
         log.warning("lock repaired %s", text)
