@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from apiflask import APIFlask
@@ -13,7 +11,6 @@ from apiflask import APIFlask
 from sentinel_agent.errors import ServerError
 from sentinel_agent.policy.model import check_replaces, decode, format_time
 from sentinel_agent.server.client import BookingClient
-from sentinel_booking.config import Config
 from tests.booking.lab import (
     add_key,
     add_node,
@@ -24,24 +21,6 @@ from tests.booking.lab import (
     reserve,
 )
 from tests.booking.people import add_user
-from tests.booking.programs import booking_server, migrated_app
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[APIFlask, str]]:
-    """The real server, and the application that prepares its database."""
-    folder: Path = tmp_path_factory.mktemp("booking")
-    for name in ("secret", "scrape", "webhook"):
-        (folder / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
-    config = Config(
-        database_url=f"sqlite:///{folder / 'booking.db'}",
-        secret_key_file=folder / "secret",
-        scrape_token_file=folder / "scrape",
-        webhook_token_file=folder / "webhook",
-    )
-    app = migrated_app(config)
-    with booking_server(config, folder, workers=1) as running:
-        yield app, running.url
 
 
 def registered(app: APIFlask, url: str, node: str) -> str:

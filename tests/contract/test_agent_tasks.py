@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,30 +23,11 @@ from sentinel_agent.service.status import Status
 from sentinel_agent.service.tasks import HeartbeatTask, InventoryTask, PolicyTask
 from sentinel_agent.sessions.doors import Doorkeeper
 from sentinel_agent.sessions.granted import GrantedUsers
-from sentinel_booking.config import Config
 from sentinel_booking.models import Node, write
 from tests.booking.lab import add_key, add_node, ascend, invite, reserve
 from tests.booking.people import add_user
-from tests.booking.programs import booking_server, migrated_app
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="get-keys trusts root's files only")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[APIFlask, str]]:
-    """The real server, and the application that prepares its database."""
-    folder: Path = tmp_path_factory.mktemp("booking")
-    for name in ("secret", "scrape", "webhook"):
-        (folder / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
-    config = Config(
-        database_url=f"sqlite:///{folder / 'booking.db'}",
-        secret_key_file=folder / "secret",
-        scrape_token_file=folder / "scrape",
-        webhook_token_file=folder / "webhook",
-    )
-    app = migrated_app(config)
-    with booking_server(config, folder, workers=1) as running:
-        yield app, running.url
 
 
 def test_what_is_booked_is_what_sshd_is_answered(

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -26,35 +26,16 @@ from sentinel_agent.server.registration import (
     store_registration,
 )
 from sentinel_agent.server.rotation import HeldToken, TokenTask
-from sentinel_booking.config import Config
 from sentinel_booking.models import Node, write
 from sentinel_booking.services.audit import SYSTEM
 from sentinel_booking.services.nodes import revoke_agent
 from tests.booking.lab import add_key, add_node, invite, now, nvidia, reserve
 from tests.booking.people import add_user
-from tests.booking.programs import booking_server, migrated_app
 from tests.lab.wait import wait_for
 
 AGENT_CODE = str(Path(sentinel_agent.__file__).parent)
 # A child that was killed on its way, as by a power loss.
 KILLED = 9
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[APIFlask, str]]:
-    """The real server, and the application that prepares its database."""
-    folder: Path = tmp_path_factory.mktemp("booking")
-    for name in ("secret", "scrape", "webhook"):
-        (folder / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
-    config = Config(
-        database_url=f"sqlite:///{folder / 'booking.db'}",
-        secret_key_file=folder / "secret",
-        scrape_token_file=folder / "scrape",
-        webhook_token_file=folder / "webhook",
-    )
-    app = migrated_app(config)
-    with booking_server(config, folder, workers=1) as running:
-        yield app, running.url
 
 
 def register(app: APIFlask, url: str, node: str, state_dir: Path) -> Registration:
