@@ -122,3 +122,15 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         node.add_breakglass("ops", keys["ops"])
         node.start_sshd()
         yield Lab(node, server, keys)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with both gates and Alice's account; no sshd, no agent."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    with Node("gpu-01", tmp_path_factory.mktemp("gates")) as node:
+        node.install_lock()
+        node.add_user("alice")
+        yield node

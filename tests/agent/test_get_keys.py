@@ -6,7 +6,7 @@ import ast
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from tests.agent.policies import (
     policy_document,
     running_grants,
 )
-from tests.lab.node import GET_KEYS, Node, why_not
+from tests.lab.node import GET_KEYS, Node
 from tests.lab.wait import wait_for
 
 CACHE = "/var/lib/sentinel/policy.json"
@@ -182,18 +182,6 @@ def test_the_source_is_for_python_3_7_and_imports_little() -> None:
         "_signal", "signal", "_socket", "_json", "json", "datetime"
     }  # fmt: skip
     assert source.startswith("#!/usr/bin/python3 -IS\n")
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node with get-keys installed and Alice's account; no sshd, no agent."""
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    with Node("gpu-01", tmp_path_factory.mktemp("get-keys")) as node:
-        node.install_lock()
-        node.add_user("alice")
-        yield node
 
 
 def write_cache(node: Node, text: str) -> None:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
@@ -28,18 +27,6 @@ from tests.lab.wait import wait_for
 CACHE = "/var/lib/sentinel/policy.json"
 SOCKET = "/run/sentinel/logins.sock"
 PROGRAM = "/usr/lib/sentinel/get-keys"
-
-
-@pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node with get-keys and Alice's account; no sshd, no agent."""
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    with Node("gpu-01", tmp_path_factory.mktemp("get-keys")) as node:
-        node.install_lock()
-        node.add_user("alice")
-        yield node
 
 
 def put_cache(node: Node, content: bytes) -> None:

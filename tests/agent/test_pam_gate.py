@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -14,7 +13,7 @@ from sentinel_agent.policy.access import encode_access
 from sentinel_agent.policy.model import Policy, encode, format_time
 from sentinel_agent.sessions.plan import utc
 from tests.agent.policies import KEYS, build_policy, grant_document
-from tests.lab.node import REPOSITORY, Node, why_not
+from tests.lab.node import REPOSITORY, Node
 from tests.lab.wait import wait_for
 
 PAM_GATE = REPOSITORY / "agent" / "src" / "sentinel_agent" / "gates" / "pam_gate"
@@ -25,18 +24,12 @@ OUT_OF_ORDER = "The lock of this node is out of order."
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node with both gates installed, and some accounts; no sshd, no agent."""
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    with Node("gpu-01", tmp_path_factory.mktemp("pam-gate")) as node:
-        node.install_lock()
-        node.run(["install", "-m", "0755", str(PAM_GATE), "/usr/lib/sentinel/pam-gate"])
-        node.run(["install", "-d", "-m", "0755", "/run/sentinel"])
-        for user in ("alice", "bob", "carol"):
-            node.add_user(user)
-        yield node
+def node(node: Node) -> Node:
+    """The node with both gates, and some more accounts."""
+    node.run(["install", "-d", "-m", "0755", "/run/sentinel"])
+    for user in ("bob", "carol"):
+        node.add_user(user)
+    return node
 
 
 def from_now(seconds: float) -> datetime:
