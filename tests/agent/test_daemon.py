@@ -57,7 +57,9 @@ def last_uuids(lab: Lab) -> list[str]:
 
 def register(lab: Lab, *arguments: str, **env: str) -> tuple[int, str]:
     done = lab.node.run(
-        lab.node.agent_argv("register", "--server", lab.server.url, *arguments),
+        lab.node.agent_argv(
+            "register", "--server", lab.server.url, "--plain-http", *arguments
+        ),
         env=env, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
@@ -72,7 +74,9 @@ def test_a_node_registers_by_argument_file_or_environment(lab: Lab) -> None:
         ([], {"SENTINEL_AGENT_CODE": CODE}),
     ):
         status, text = register(lab, *arguments, **env)
-        assert (status, text) == (0, f"registered as gpu-01 with {lab.server.url}\n")
+        assert status == 0
+        assert text.startswith(f"registered as gpu-01 with {lab.server.url}\nnext: ")
+        assert "`sentinel-agent install`" in text
         kept = lab.node.root / path.lstrip("/")
         assert json.loads(kept.read_text())["token"] == TOKEN
         assert (kept.stat().st_mode & 0o7777, kept.stat().st_uid) == (0o600, 0)
@@ -80,6 +84,18 @@ def test_a_node_registers_by_argument_file_or_environment(lab: Lab) -> None:
     assert register(lab)[0] == 2
     status, text = register(lab, "--code", "spent")
     assert (status, "status 403: this code is not valid" in text) == (1, True)
+
+
+def test_without_encryption_the_code_is_not_spent_unless_that_is_meant(lab: Lab) -> None:
+    argv = lab.node.agent_argv("register", "--server", lab.server.url, "--code", CODE)
+    done = lab.node.run(argv, check=False)
+    assert (done.returncode, "is not encrypted" in done.stderr) == (2, True)
+    assert lab.server.requests == []
+    # A server that the configuration names is no other.
+    lab.node.write_agent_config(lab.server.url)
+    done = lab.node.run(lab.node.agent_argv("register", "--code", CODE), check=False)
+    assert (done.returncode, "is not encrypted" in done.stderr) == (2, True)
+    assert lab.server.requests == []
 
 
 def test_the_address_that_faces_the_server_is_registered(lab: Lab) -> None:
@@ -92,10 +108,14 @@ def test_the_address_that_faces_the_server_is_registered(lab: Lab) -> None:
             return answer(method, path, headers, body)
 
     with Watching(lab.node.host_address) as server:
-        lab.node.run(lab.node.agent_argv("register", "--server", server.url, "--code", CODE))
         lab.node.run(
-            lab.node.agent_argv("register", "--server", server.url, "--code", CODE,
-                                "--address", "gpu-01.lab")
+            lab.node.agent_argv(
+                "register", "--server", server.url, "--plain-http", "--code", CODE
+            )
+        )
+        lab.node.run(
+            lab.node.agent_argv("register", "--server", server.url, "--plain-http",
+                                "--code", CODE, "--address", "gpu-01.lab")
         )  # fmt: skip
     assert [body and body["address"] for body in seen] == [lab.node.address, "gpu-01.lab"]
     assert seen[0]

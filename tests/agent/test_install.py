@@ -215,6 +215,22 @@ def test_what_stands_in_the_way_is_named_and_nothing_is_changed(lab: InstallLab)
     assert lab.registrations() == 0
 
 
+def test_all_that_stands_in_the_way_is_named_at_once(lab: InstallLab) -> None:
+    before = lab.system()
+    wrong = {
+        "--code-file": "/var/keys/no-code", "--ca-file": "/var/keys/no.pem",
+        "--breakglass": "mallory=/var/keys/no.pub", "--breakglass-port": "22",
+    }  # fmt: skip
+    done = lab.install(*(word for option in wrong.items() for word in option), code="")
+    assert done.returncode == 1
+    for said in (
+        "no-code", "no.pem: No such file", "mallory: no such account", "no.pub: No such file",
+        "port 22 is taken",
+    ):  # fmt: skip
+        assert said in done.stdout, (said, done.stdout)
+    assert lab.system() == before
+
+
 def test_another_packages_command_can_be_passed_over_on_purpose(lab: InstallLab) -> None:
     lab.node.write(
         "/etc/ssh/sshd_config.d/10-ec2.conf",
@@ -261,6 +277,7 @@ def test_an_installation_that_was_cut_off_is_repeated_or_taken_away(lab: Install
     assert lab.system() == untouched
     refused = lab.install(code="wrong")
     assert (refused.returncode, "403" in refused.stderr) == (1, True)
+    assert "repeat the same command with it" in refused.stderr
     done = lab.install()
     assert done.returncode == 0, done.stdout + done.stderr
     assert lab.run("uninstall").returncode == 0
@@ -339,7 +356,7 @@ def test_operators_keys_that_are_there_stay(lab: InstallLab) -> None:
     assert [line.strip() for line in listed] == [alice.strip(), ops.strip()]
     lab.node.write("/var/keys/private", lab.keys["ops"].read_text())
     refused = lab.install("--breakglass", "alice=/var/keys/private")
-    assert (refused.returncode, "is a private key" in refused.stderr) == (1, True)
+    assert (refused.returncode, "is a private key" in refused.stdout) == (1, True)
     assert lab.install().returncode == 0
     assert lab.run("uninstall").returncode == 0
     assert lab.system() == before

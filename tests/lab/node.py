@@ -370,7 +370,7 @@ class Node:
     def register_agent(self, server: str, code: str, **settings: Setting) -> None:
         """Write the config, then spend the invite code. Raises RuntimeError."""
         self.write_agent_config(server, **{"address": self.address} | settings)
-        self.run(self.agent_argv("register"), env={"SENTINEL_AGENT_CODE": code})
+        self.run(self.agent_argv("register", "--plain-http"), env={"SENTINEL_AGENT_CODE": code})
 
     def start_agent(self) -> None:
         """Start `sentinel-agent run`; its output is `log("agent")`."""

@@ -73,7 +73,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     else:
         for line in found.render():
             _say(line)
-    return 0 if found.is_let_in else 1
+    return found.status
 
 
 def _install(arguments: argparse.Namespace) -> int:
@@ -136,13 +136,23 @@ def _port(text: str) -> int:
 
 
 def _register(config: Config, arguments: argparse.Namespace) -> int:
-    from .server.enrolment import read_code, register
+    from .install.record import RECORD
+    from .server.enrolment import find_exposure, read_code, register
 
+    if not arguments.plain_http and (exposure := find_exposure(config.server)):
+        raise ConfigError(exposure)
     code = read_code(
         arguments.code, arguments.code_file, os.environ.pop("SENTINEL_AGENT_CODE", None)
     )
     registration = register(config, code)
-    sys.stdout.write(f"registered as {registration.node} with {registration.server}\n")
+    _say(f"registered as {registration.node} with {registration.server}")
+    if (config.state_dir / RECORD).exists():
+        _say("next: have the agent take the new token, `systemctl restart sentinel-agent`")
+    else:
+        _say(
+            "next: put the lock on this node, `sentinel-agent install`; or, to report only, "
+            "start the agent: `systemctl start sentinel-agent`"
+        )
     return 0
 
 
@@ -202,6 +212,9 @@ def _parser() -> argparse.ArgumentParser:
     register.add_argument("--address", help="where Prometheus reaches this node")
     register.add_argument("--code", help="the code; it shows in the list of processes")
     register.add_argument("--code-file", type=Path, metavar="FILE", help="a file with the code")
+    register.add_argument(
+        "--plain-http", action="store_true", help="the server's address may be http://"
+    )
     commands.add_parser("run", help="hold the lock until stopped")
     explain = commands.add_parser("explain", help="say why a user can or cannot log in now")
     explain.add_argument("user")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from .. import __version__
 from ..config import DEFAULT_PATH, Config, load_config
-from ..errors import InstallError, LockError, NotRegistered, ServerError
+from ..errors import ConfigError, InstallError, LockError, NotRegistered, ServerError
 from ..lock import check_login, sshd, switch
 from ..lock.breakglass import find_operators
 from ..lock.sshd import Sshd
@@ -27,7 +27,7 @@ from ..server.enrolment import register
 from ..server.registration import Registration, load_registration
 from . import breakglass_sshd
 from .plan import Options, plan_files, start_agent, start_breakglass
-from .preflight import look_at_node
+from .preflight import Finding, look_at_node
 from .record import Made, Record, load_record, store_complete, store_progress
 from .steps import StartUnit, Step
 
@@ -49,11 +49,15 @@ def install(options: Options, read_code: ReadCode, say: Say, *, is_dry: bool = F
     options = replace(options, server=config.server)
     program = sshd.find_sshd()
     record, _ = load_record(config.state_dir)
+    known, missing = None, []
+    try:
+        known = _registered(config, options)
+        if known is None and not is_dry:
+            read_code()
+    except (InstallError, ConfigError) as error:
+        missing.append(Finding(str(error)))
+    _look(options, config, program, missing, say)
     steps = plan_files(options, config, program, record or Record())
-    known = _registered(config, options)
-    if known is None and not is_dry:
-        read_code()
-    _look(options, config, program, say)
     starts = [start_breakglass()] if options.breakglass_port else []
     if is_dry:
         for step in (*steps, *starts):
@@ -68,7 +72,7 @@ def install(options: Options, read_code: ReadCode, say: Say, *, is_dry: bool = F
     config = load_config(DEFAULT_PATH)
     _verify(config, program, options, say)
     if known is None:
-        known = register(_configuration(options), read_code())
+        known = _register(options, read_code)
         say(f"done  register with {known.server} as {known.node}")
     else:
         say(f"have  registered with {known.server} as {known.node}")
@@ -125,7 +129,10 @@ class _Installer:
 
 def _configuration(options: Options) -> Config:
     """Return the settings that will be in force. Raises ConfigError."""
-    given = {"server": options.server, "address": options.address, "ca_file": options.ca_file}
+    # One that is not there is for preflight.py to find, together with all else.
+    is_there = options.ca_file is not None and options.ca_file.is_file()
+    given = {"server": options.server, "address": options.address,
+             "ca_file": options.ca_file if is_there else None}  # fmt: skip
     path = DEFAULT_PATH if DEFAULT_PATH.exists() else None
     if path is not None:
         there = load_config(path)
@@ -147,9 +154,24 @@ def _registered(config: Config, options: Options) -> Registration | None:
     return known
 
 
-def _look(options: Options, config: Config, program: Sshd, say: Say) -> None:
+def _register(options: Options, read_code: ReadCode) -> Registration:
+    """Spend the code. Raises AgentError."""
+    try:
+        return register(_configuration(options), read_code())
+    except ServerError as error:
+        if not error.is_permanent:
+            raise InstallError(f"not registered, repeat the same command: {error}") from error
+        raise InstallError(
+            f"not registered: {error}. Make a new invite code on the node's page in booking, "
+            "and repeat the same command with it: all before this is done"
+        ) from error
+
+
+def _look(
+    options: Options, config: Config, program: Sshd, more: Sequence[Finding], say: Say
+) -> None:
     """Say what is found. Raises InstallError when something has to be put right first."""
-    found = look_at_node(options, config, program)
+    found = [*more, *look_at_node(options, config, program)]
     say(f"have  OpenSSH {program.version_text}, {program.binary}")
     for finding in found:
         say(f"{'STOP ' if finding.stops else 'note '} {finding.text}")

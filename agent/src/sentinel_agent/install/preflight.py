@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import pwd
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from .. import commands
 from ..config import Config
@@ -23,6 +21,7 @@ from ..lock.scene import find_listener
 from ..lock.sshd import Sshd
 from ..lock.sshd_listener import SYSTEMD, find_listeners
 from ..server.client import BookingClient
+from ..server.enrolment import find_exposure
 from . import breakglass_sshd
 from .plan import Options
 
@@ -74,12 +73,13 @@ def _system(options: Options) -> Iterator[Finding]:
 
 
 def _server(options: Options, config: Config) -> Iterator[Finding]:
-    parts = urlsplit(options.server)
-    if parts.scheme == "http" and not options.plain_http and not _is_loopback(parts.hostname):
-        yield Finding(
-            f"{options.server} is not encrypted: who can listen can open this node. Use https, "
-            "or --plain-http in a network that you trust"
-        )
+    exposure = "" if options.plain_http else find_exposure(options.server)
+    if exposure:
+        yield Finding(exposure)
+    problem = _unreadable(options.ca_file) if options.ca_file is not None else ""
+    if problem:
+        yield Finding(f"--ca-file {options.ca_file}: {problem}")
+    if exposure or problem:
         return
     client = BookingClient(options.server, options.ca_file, client_cert=config.client_files)
     try:
@@ -160,7 +160,11 @@ def _operators(options: Options, config: Config) -> Iterator[Finding]:
             pwd.getpwnam(user)
         except KeyError:
             yield Finding(f"--breakglass {user}: no such account on this node")
-        if commands.run(["ssh-keygen", "-l", "-f", str(path)]).status != 0:
+        if problem := _unreadable(path):
+            yield Finding(f"--breakglass {user}: {path}: {problem}")
+        elif b"PRIVATE KEY" in path.read_bytes():
+            yield Finding(f"--breakglass {user}: {path} is a private key; give its .pub file")
+        elif commands.run(["ssh-keygen", "-l", "-f", str(path.absolute())]).status != 0:
             yield Finding(f"--breakglass {user}: {path} has no public key in it")
     there = find_operators(config.breakglass_group)
     for operator in there:
@@ -174,12 +178,13 @@ def _operators(options: Options, config: Config) -> Iterator[Finding]:
         )
 
 
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host or "").is_loopback
-    return False
+def _unreadable(path: Path) -> str:
+    """Return why a file cannot be read, empty when it can."""
+    try:
+        with path.open("rb"):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _is_own_or_free(port: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import socket
 import time
@@ -34,6 +36,20 @@ def register(config: Config, code: str) -> Registration:
     return registration
 
 
+def find_exposure(server: str) -> str:
+    """Say why this server may be spoken to only by who trusts the network, empty for none.
+
+    Whoever can listen would have the node's token, and could answer in the server's place.
+    """
+    parts = urlsplit(server)
+    if parts.scheme != "http" or _is_loopback(parts.hostname):
+        return ""
+    return (
+        f"{server} is not encrypted: who can listen can open this node. Use https, or "
+        "--plain-http in a network that you trust"
+    )
+
+
 def facing_address(server: str) -> str:
     """Return this node's address on its way to the server. Raises ConfigError."""
     parts = urlsplit(server)
@@ -63,6 +79,14 @@ def read_code(text: str | None, path: Path | None, environment: str | None) -> s
     if not code:
         raise ConfigError("no invite code: give --code-file, SENTINEL_AGENT_CODE or --code")
     return code
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host or "").is_loopback
+    return False
 
 
 def try_to_write(folder: Path) -> None:
