@@ -1,6 +1,7 @@
 """Names the ports that are taken, before anything is started. Opens none for longer than that.
 
-Usage: ports.py ADDRESS --option=PORT...; exit status 1 when a port cannot be had.
+Usage: ports.py ADDRESS --option=PORT... [ADDRESS --option=PORT...]...
+Exit status 1 when a port cannot be had.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ def main(address: str, wanted: list[str]) -> int:
     failed = False
     first_option: dict[str, str] = {}
     for item in wanted:
+        if not item.startswith("--"):
+            address = item
+            continue
         option, _, port = item.partition("=")
         problem = find_problem(address, port)
         if problem is None and port in first_option:

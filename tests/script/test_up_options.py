@@ -74,6 +74,18 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it() -> None:
     )
 
 
+def test_each_port_is_tried_on_the_address_before_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        assert run_ports(f"--booking-port={port}").returncode == 0
+        done = run_ports("--booking-port=18800", "127.0.0.2", f"--agent-port={port}")
+    assert done.stderr == (
+        f"error: port {port} is in use on 127.0.0.2; choose another with --agent-port\n"
+    )
+
+
 def test_one_port_for_two_programs_is_refused() -> None:
     done = run_ports("--booking-port=18800", "--agent-port=18800")
     assert done.returncode == 1
