@@ -140,8 +140,11 @@ def test_an_installed_node_follows_the_mode_and_leaves_no_trace(lab: InstallLab)
     lab.server.grant(mode="enforce")
     wait_for("it is locked again", lambda: lab.lock() == "locked")
     assert lab.node.stop_agent() == 0
+    heard = len(lab.server.heartbeats)
     gone = lab.run("uninstall")
     assert gone.returncode == 0, gone.stderr
+    assert "done  tell booking that this node is open" in gone.stdout
+    assert (len(lab.server.heartbeats), lab.lock()) == (heard + 1, "open")
     # The test's own change of the settings is an operator's: it is kept, and named.
     assert "kept  file /etc/sentinel/agent.toml: it was changed since" in gone.stdout
     assert "kept  folder /etc/sentinel: there is something in it" in gone.stdout
@@ -335,6 +338,17 @@ def test_what_an_operator_changed_is_kept_and_named(lab: InstallLab) -> None:
                  "kept  /var/lib/sentinel: notes"):  # fmt: skip
         assert line in gone.stdout, gone.stdout
     assert not (lab.node.root / "usr/lib/sentinel").exists()
+
+
+def test_uninstall_does_not_wait_for_a_server_that_says_nothing(lab: InstallLab) -> None:
+    assert lab.install().returncode == 0
+    with socket.create_server((lab.node.host_address, 0)) as silent:
+        url = f"http://{lab.node.host_address}:{silent.getsockname()[1]}"
+        lab.node.write_agent_config(url)
+        gone = lab.run("uninstall")
+    assert gone.returncode == 0, gone.stderr
+    assert "booking was not told that this node is open: no answer within 3 s" in gone.stdout
+    assert not (lab.node.root / "var/lib/sentinel").exists()
 
 
 def test_uninstall_without_install_does_nothing(lab: InstallLab) -> None:

@@ -23,6 +23,7 @@ from ..errors import InstallError, StateError
 from ..files import replace_file
 from ..lock import check_login, switch
 from ..lock.sshd_listener import is_systemd
+from .farewell import tell_open
 from .plan import UNIT
 from .record import RECORD, UNFINISHED, Made, digest, load_record
 
@@ -57,6 +58,9 @@ def uninstall(say: Say) -> None:
         say("done  sshd and PAM are as they were")
         for problem in _give_cards_back(config):
             say(f"note  {problem}")
+        failure = tell_open(config)
+        told = f"note  booking was not told that this node is open: {failure}"
+        say(told if failure else "done  tell booking that this node is open")
         for made in reversed(record.made):
             _take_away(made, config, say)
         _forget_state(config, say)
