@@ -27,6 +27,8 @@ BREAKGLASS_CONFIG = "/etc/sentinel/breakglass-sshd.conf"
 TITLE = re.compile(r"^sshd: (.*) \[listener\] \d+ of [\d-]+ startups")
 UNITS = re.compile(r"/(ssh|sshd)\.service(?:/|$)", re.MULTILINE)
 SYSTEMD = Path("/run/systemd/system")
+# proc_pid_status(5): real, effective, saved and file system uid.
+ALL_ROOT = "\nUid:\t0\t0\t0\t0\n"
 # proc(5), /proc/net/tcp: TCP_LISTEN.
 LISTEN = "0A"
 RELOAD_WAIT_S = 10.0
@@ -231,7 +233,11 @@ def _read_listener(pid: int, sockets: dict[int, tuple[str, int]]) -> Listener | 
     folder = Path(f"/proc/{pid}")
     try:
         # A user's sshd listens too, for a forwarded port; a container's is in another network.
-        if folder.stat().st_uid != 0 or (folder / "comm").read_text() != "sshd\n":
+        if (folder / "comm").read_text() != "sshd\n":
+            return None
+        # The folder's owner is no proof: a setuid program that a user has started is root's
+        # there too, and has the name, the arguments and the sockets that the user gave it.
+        if ALL_ROOT not in (folder / "status").read_text():
             return None
         if (folder / "ns/net").readlink() != Path("/proc/self/ns/net").readlink():
             return None
