@@ -107,9 +107,20 @@ def _stopped(uid: int) -> list[int]:
         if len(found) == BATCH:
             break  # who has stopped so many of his own has other worries
         with contextlib.suppress(OSError):
-            with open(f"/proc/{entry}/status", "rb") as file:  # noqa: PTH123  as above
-                text = file.read()
-            state = text.partition(b"\nState:\t")[2][:1]
-            if state == b"T" and int(text.partition(b"\nUid:\t")[2].split(None, 1)[0]) == uid:
-                found.append(os.pidfd_open(int(entry)))
+            if not _is_stopped(entry, uid):
+                continue
+            opened = os.pidfd_open(int(entry))
+            # Looked at again: the pid may have been given anew before it was opened, and it is
+            # root's perhaps. What is so now is either this process or no longer there.
+            if _is_stopped(entry, uid):
+                found.append(opened)
+            else:
+                os.close(opened)
     return found
+
+
+def _is_stopped(pid: str, uid: int) -> bool:
+    with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123  for each process
+        text = file.read()
+    state = text.partition(b"\nState:\t")[2][:1]
+    return state == b"T" and int(text.partition(b"\nUid:\t")[2].split(None, 1)[0]) == uid
