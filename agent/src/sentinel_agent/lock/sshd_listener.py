@@ -233,11 +233,10 @@ def _read_listener(pid: int, sockets: dict[int, tuple[str, int]]) -> Listener | 
     folder = Path(f"/proc/{pid}")
     try:
         # A user's sshd listens too, for a forwarded port; a container's is in another network.
-        if (folder / "comm").read_text() != "sshd\n":
-            return None
         # The folder's owner is no proof: a setuid program that a user has started is root's
         # there too, and has the name, the arguments and the sockets that the user gave it.
-        if ALL_ROOT not in (folder / "status").read_text():
+        is_roots = ALL_ROOT in (folder / "status").read_text()
+        if not is_roots or (folder / "comm").read_text() != "sshd\n":
             return None
         if (folder / "ns/net").readlink() != Path("/proc/self/ns/net").readlink():
             return None
