@@ -97,7 +97,7 @@ def _read(path: str) -> tuple[bytes, int, int] | None:
     finally:
         os.close(opened)
     state = text.index(b"\nState:\t") + 8
-    if text[state : state + 1] in ENDED_STATES:
+    if text[state : state + 1] in ENDED_STATES and not _has_threads(path):
         return None
     parent = text.index(b"\nPPid:\t", state) + 7
     uid = text.index(b"\nUid:\t", parent) + 6
@@ -106,3 +106,14 @@ def _read(path: str) -> tuple[bytes, int, int] | None:
         int(text[parent : text.index(b"\n", parent)]),
         int(text[uid : text.index(b"\t", uid)]),
     )
+
+
+def _has_threads(path: str) -> bool:
+    """Say whether others than the first thread are left.
+
+    Where only the first has ended, the kernel calls the process a zombie, and it runs on.
+    """
+    try:
+        return len(os.listdir(f"{path.removesuffix('status')}task")) > 1  # noqa: PTH208  names only
+    except OSError:  # it ended meanwhile
+        return False
