@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from .names import Group, NameService
+from .subuids import LentUids
 
 # nobody: NFS and containers show all sorts of processes under it.
 NOBODY_UID = 65534
@@ -29,6 +30,7 @@ class Accounts:
         self._breakglass_group = breakglass_group
         self._ignored_users = ignored_users
         self._names = names or NameService()
+        self._lent = LentUids()
         self._group: Group | None = None
         self._in_group: set[str] = set()
 
@@ -62,6 +64,17 @@ class Accounts:
         if found is not None:
             return found.name
         return next((user for user, known in remembered.items() if known == uid), None)
+
+    def account_of(self, uid: int) -> int:
+        """Return whose the uid is: its own, or the account's that it was lent to.
+
+        A uid that has a name is nobody else's, whatever was lent.
+        """
+        lender = None if self._names.uid(uid).value else self._lent.lender_of(uid)
+        if lender is None:
+            return uid
+        account = int(lender) if lender.isdecimal() else self.uid_of(lender)
+        return uid if account is None else account
 
     def is_gone(self, user: str, uid: int) -> bool:
         """Say whether there is no account `user`, and its uid is somebody else's now.

@@ -232,8 +232,8 @@ class CardHolders:
         """Return whose the process is: in a container its uid is one lent to somebody."""
         if self._name_of(holder.uid) is not None:
             return holder.uid
-        owner = owner_of(holder.pid)
-        return holder.uid if owner is None else owner
+        maker = owner_of(holder.pid)
+        return self._accounts.account_of(holder.uid if maker is None else maker)
 
     def _name_of(self, uid: int) -> str | None:
         return self._accounts.name_of(uid, self._granted.users)

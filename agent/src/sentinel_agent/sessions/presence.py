@@ -50,7 +50,7 @@ def find_people(
     there = [uid for uid in sorted(scan.usage) if not accounts.is_system(uid)]
     main = _main_names(there, accounts, names)
     nameless = {uid: scan.usage[uid] for uid in there if uid not in main}
-    lent = _containers(nameless)
+    lent = _containers(nameless, accounts)
     main |= _main_names(
         [uid for uid in sorted(lent) if not accounts.is_system(uid)], accounts, names
     )
@@ -119,13 +119,18 @@ def _main_names(
     return found
 
 
-def _containers(nameless: Mapping[int, Usage]) -> dict[int, dict[int, int]]:
-    """Return, by the uid whose containers they are, how many processes each uid has in them."""
+def _containers(nameless: Mapping[int, Usage], accounts: Accounts) -> dict[int, dict[int, int]]:
+    """Return, by the uid whose containers they are, how many processes each uid has in them.
+
+    A program that was made setuid in a container can be started outside, and makes containers
+    of its own: its uid is still one that was lent.
+    """
     lent: dict[int, dict[int, int]] = {}
     for uid, usage in nameless.items():
         for pid in usage.pids:
-            owner = owner_of(pid)
-            if owner is not None:
+            maker = owner_of(pid)
+            owner = accounts.account_of(uid if maker is None else maker)
+            if owner != uid:
                 found = lent.setdefault(owner, {})
                 found[uid] = found.get(uid, 0) + 1
     return lent
