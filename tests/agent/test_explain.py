@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from sentinel_agent.config import Config
 from sentinel_agent.explain.case import Case
 from sentinel_agent.explain.door import find_sshd
 from sentinel_agent.explain.findings import Line
-from sentinel_agent.lock.sshd import Sshd
+from sentinel_agent.install.breakglass_sshd import PAM_TEXT, PROGRAM, render_config
+from sentinel_agent.lock.sshd import Sshd, read_version
 from sentinel_agent.policy.model import parse_time
 from sentinel_agent.sessions.plan import utc
 from tests.agent.booking_server import at, make_grant, make_policy
@@ -44,13 +47,13 @@ def _alice_holds_a_reservation(request: pytest.FixtureRequest) -> None:
 def test_a_booked_user_gets_in_and_is_told_until_when_and_with_which_key(desk: Desk) -> None:
     said = desk.check("alice", "let-in")
     assert "gets in with the key below, until " in str(said.document["verdict"])
-    assert "12: running until " in said.topic("reservations")
+    assert "#12: running until " in said.topic("reservations")
     public = desk.lab.keys["alice"].with_suffix(".pub")
     fingerprint = desk.node.run(["ssh-keygen", "-lf", "/dev/stdin"], stdin=public.read_text())
     assert fingerprint.stdout.split()[1] in said.topic("keys")
     assert public.read_text().split()[1] not in json.dumps(said.document)
     assert "runs; last heartbeat " in said.topic("agent")
-    assert "answers; the clocks agree" in said.topic("server")
+    assert "answers; its clock differs by 0." in said.topic("server")
     assert said.topic("lock") == "booking asks for enforce\nsshd and PAM are locked"
 
 
@@ -58,7 +61,15 @@ def test_who_has_no_reservation_is_told_where_to_book(desk: Desk) -> None:
     assert not desk.lab.is_let_in("bob")
     said = desk.check("bob", "no-reservation")
     assert said.document["next"] == f"book it at {desk.lab.server.url}"
-    assert "denied user='bob' reason=no running reservation" in said.topic("refused")
+    refused = desk.ask("bob").topic("refused").splitlines()
+    assert re.fullmatch(
+        r"\d\d:\d\d get-keys: no running reservation( \(\d+ times\))?", refused[-1]
+    )
+    assert said.topic("keys") == "none here: keys come with a reservation"
+    # To ask about somebody is no try to log in.
+    assert desk.ask("bob").topic("refused").splitlines() == refused
+    assert "sentinel-check" not in desk.node.syslog()
+    assert desk.ask("sentinel-check").topic("refused") == ""
 
 
 def test_who_comes_too_early_is_told_when(desk: Desk) -> None:
@@ -97,12 +108,83 @@ def test_whoever_waits_for_a_former_holder_is_told_for_whom_and_how_long(desk: D
 def test_break_glass_is_never_refused_and_its_keys_are_found_or_not(desk: Desk) -> None:
     said = desk.check("ops", "break-glass")
     assert "member of breakglass" in said.topic("account")
+    public = desk.lab.keys["ops"].with_suffix(".pub").read_text()
+    fingerprint = desk.node.run(["ssh-keygen", "-lf", "/dev/stdin"], stdin=public).stdout
+    assert fingerprint.split()[1] in said.topic("keys")
     desk.lab.keys["root"] = desk.lab.keys["alice"]
     said = desk.check("root", "break-glass-key")
     assert "/etc/sentinel/breakglass/root" in str(said.document["next"])
     with desk.changed("chmod 0666 /etc/sentinel/breakglass/ops",
                       "chmod 0644 /etc/sentinel/breakglass/ops"):  # fmt: skip
         desk.check("ops", "break-glass-key")
+
+
+def test_while_no_sshd_listens_it_says_so_and_where_operators_get_in(desk: Desk) -> None:
+    """ssh.service stopped, by an operator or by a mistake; sshd's folder goes with it."""
+    node = desk.node
+    assert desk.ask("ops").topic("ports").endswith("the break-glass sshd is not installed")
+    config = render_config(Sshd(PROGRAM, read_version("/usr/sbin/sshd")), "breakglass", 2222)
+    node.write("/etc/sentinel/breakglass-sshd.conf", config)
+    node.write("/etc/pam.d/sentinel-breakglass", PAM_TEXT)
+    node.run(["ln", "-s", "/usr/sbin/sshd", str(PROGRAM)])
+    assert desk.ask("ops").topic("ports") == "port 22: sshd listens\nport 2222: does not answer"
+    second = node.popen([str(PROGRAM), "-D", "-e", "-f", "/etc/sentinel/breakglass-sshd.conf"])
+    key = desk.lab.keys["ops"]
+    wait_for(
+        "it greets", lambda: node.ssh("ops", key, "true", options=["-p2222"]).returncode == 0
+    )
+    both = "port 22: sshd listens\nport 2222: gets in"
+    assert desk.check("ops", "break-glass").topic("ports") == both
+    assert "port 2222: answers, and does not let in: " in desk.ask("root").topic("ports")
+    assert desk.check("alice", "let-in").topic("ports") == "port 22: sshd listens"
+
+    assert node.sshd is not None
+    node.send_signal(node.sshd, signal.SIGTERM)
+    node.sshd.wait(10)
+    said = desk.check("ops", "sshd-down")
+    down = "no sshd listens on port 22; its configuration is sound"
+    assert said.document["verdict"] == down
+    assert str(said.document["next"]).startswith("log in on port 2222 (`ssh -p 2222`); see ")
+    assert said.topic("ports") == "port 22: no sshd listens\nport 2222: gets in"
+    said = desk.check("alice", "sshd-down")
+    assert said.document["verdict"] == down
+    assert str(said.document["next"]).startswith("ask the operators of this node: see ")
+    with desk.changed("echo Nonsense > /etc/ssh/sshd_config.d/60-a.conf",
+                      "rm /etc/ssh/sshd_config.d/60-a.conf"):  # fmt: skip
+        verdict = str(desk.check("ops", "sshd-down").document["verdict"])
+        assert "port 22, and its configuration is not sound: " in verdict
+        assert "Nonsense" in verdict
+    with desk.changed("rmdir /run/sshd", "mkdir -m 0755 /run/sshd"):
+        said = desk.check("ops", "sshd-down")
+        assert said.document["verdict"] == down
+        assert said.topic("ports").endswith("port 2222: does not answer: /run/sshd is missing")
+        assert not (node.root / "run/sshd").exists()
+    node.send_signal(second, signal.SIGTERM)
+    second.wait(10)
+    node.run(["rm", "/etc/sentinel/breakglass-sshd.conf"])
+    node.start_sshd()
+    wait_for("sshd lets in", lambda: desk.lab.is_let_in("alice"))
+    desk.check("alice", "let-in")
+
+
+def test_an_own_environment_that_overrides_the_booked_devices_is_named(desk: Desk) -> None:
+    grant = make_grant("alice", desk.lab.keys["alice"])
+    grant["env"] = {"ASCEND_RT_VISIBLE_DEVICES": "3"}
+    desk.put_policy(grant)
+    node, path = desk.node, "/home/alice/.ssh/environment"
+    node.write(path, "EDITOR=vi\n", owner="alice")
+    node.run(["chown", "alice:", "/home/alice/.ssh"])
+    assert desk.check("alice", "let-in").topic("environment") == ""
+    node.write(path, "EDITOR=vi\n ASCEND_RT_VISIBLE_DEVICES=7\n", owner="alice")
+    login = node.ssh("alice", desk.lab.keys["alice"], "echo $ASCEND_RT_VISIBLE_DEVICES")
+    assert login.stdout == "7\n"
+    wanted = f"{path} overrides ASCEND_RT_VISIBLE_DEVICES of the reservation"
+    assert desk.check("alice", "let-in").topic("environment") == wanted
+    # Nothing that a user may put there holds the answer up, or shows what is root's.
+    node.run(["rm", path])
+    node.run(["mkfifo", path])
+    assert desk.ask("alice").topic("environment") == ""
+    node.run(["rm", path])
 
 
 def test_an_ignored_user_is_not_ended_and_needs_a_reservation(desk: Desk) -> None:
@@ -204,8 +286,19 @@ def test_where_nothing_is_locked_it_says_what_a_lock_would_do(desk: Desk) -> Non
     node.reload_sshd()
     try:
         said = desk.check("bob", "not-enforced")
-        assert "before this node enforces, bob has no" in str(said.document["next"])
-        assert desk.ask("ops").document["next"] == desk.ask("root").document["next"] == ""
+        wanted = "in enforce it would refuse bob: bob has no running reservation on this node;"
+        assert str(said.document["next"]).startswith(wanted)
+        # The site's sshd refuses both here: it looks into their homes only.
+        ops, root = desk.ask("ops"), desk.ask("root")
+        assert not desk.lab.is_let_in("ops")
+        wanted = "whether the site's own sshd lets ops in is not checked"
+        assert wanted in str(ops.document["verdict"])
+        assert (ops.document["let_in"], ops.document["next"]) == (None, "")
+        wanted = "in enforce it would refuse root: /etc/sentinel/breakglass/root: No such file"
+        assert str(root.document["next"]).startswith(wanted)
+        wanted = "in enforce it would refuse daemon: daemon is a system account"
+        with desk.changed("usermod -s /bin/sh daemon", "usermod -s /usr/sbin/nologin daemon"):
+            assert str(desk.ask("daemon").document["next"]).startswith(wanted)
         assert said.topic("lock") == "booking asks for observe\nsshd and PAM are open"
         with desk.changed("usermod -s /usr/sbin/nologin bob", "usermod -s /bin/bash bob"):
             desk.check("bob", "shell")
@@ -247,7 +340,7 @@ def test_each_topic_stands_when_all_others_have_fallen(desk: Desk) -> None:
 def test_sessions_that_are_open_and_what_becomes_of_them_are_told(desk: Desk) -> None:
     with desk.lab.session("alice"):
         said = desk.check("alice", "let-in")
-        assert "1 SSH connections, " in said.topic("sessions")
+        assert "1 SSH connection, " in said.topic("sessions")
         assert "; ended at " in said.topic("sessions")
     with desk.lab.session("ops"):
         assert desk.ask("ops").topic("sessions").endswith("; never ended")

@@ -1,19 +1,14 @@
-"""What is booked, for `explain`: the policy, reservations, keys, cards and sessions.
+"""What is booked, for `explain`: the policy, reservations, cards and sessions.
 
 Each function finds out about one topic and raises AgentError when it cannot.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
-import re
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 
-from .. import commands
 from ..cards.acl import NotADevice, read_device
 from ..cards.origins import DEV
 from ..cards.rules import card_of, is_card
@@ -25,18 +20,7 @@ from ..sessions import table
 from ..sessions.handover import Left, decide, doors_of_cache
 from ..sessions.plan import access_end, grants_at
 from .case import Case
-from .findings import Blocker, Line, Section, how_long, when
-
-# What fits on a screen; the rest is counted.
-LISTED_MAX = 5
-REFUSALS_MAX = 3
-LOGS = (Path("/var/log/auth.log"), Path("/var/log/secure"), Path("/var/log/syslog"))
-LOG_BYTES = 256 * 1024
-JOURNAL = Path("/run/systemd/journal")
-SYSLOG_PRIORITY = re.compile(r"^<\d+>")
-GATES_SAY = ("sentinel-get-keys", "sentinel-pam-gate")
-# OpenSSH takes a key of type ssh-rsa by these.
-RSA_ALGORITHMS = {"rsa-sha2-256", "rsa-sha2-512", "ssh-rsa"}
+from .findings import LISTED_MAX, Blocker, Line, Section, counted, how_long, when
 
 
 def find_policy(case: Case) -> Section:
@@ -90,35 +74,13 @@ def find_reservations(case: Case) -> Section:
             text += f", for what {held_for.get(grant.reservation, 'a former holder')} left"
         else:
             text = f"running until {when(grant.not_after, now)}"
-        lines.append(Line(f"{grant.reservation}: {text}, {what}", is_bad=not case.opened))
+        lines.append(Line(f"#{grant.reservation}: {text}, {what}", is_bad=not case.opened))
     if len(grants) > LISTED_MAX:
         lines.append(Line(f"and {len(grants) - LISTED_MAX} more"))
     if not lines:
         needs_one = case.door == "get-keys"
         lines.append(Line("none now and none in the coming days", is_bad=needs_one))
     return Section("reservations", lines, _without_access(case, grants, held_for))
-
-
-def find_keys(case: Case) -> Section:
-    """The keys of the reservations that run, or else of the next ones."""
-    grants = case.running or case.grants
-    keys = list(dict.fromkeys(key for grant in grants for key in grant.keys))
-    lines = [Line(fingerprint(key)) for key in keys[:LISTED_MAX]]
-    if len(keys) > LISTED_MAX:
-        lines.append(Line(f"and {len(keys) - LISTED_MAX} more"))
-    blockers = []
-    if grants and not keys:
-        why = f"{case.user} has no SSH key in booking"
-        then = f"add a key at {case.booking_url or 'the booking server'}"
-        blockers.append(Blocker(45, "no-key", why, then))
-        lines.append(Line("none", is_bad=True))
-    elif keys and case.door == "get-keys":
-        taken = set(case.setting("pubkeyacceptedalgorithms").split(","))
-        if taken != {""} and not any(_is_accepted(key, taken) for key in keys):
-            why = "sshd here takes no key of these types"
-            blockers.append(Blocker(46, "key-type", why, "add a key of type ssh-ed25519"))
-            lines.append(Line(why, is_bad=True))
-    return Section("keys", lines or (Line("none known"),), blockers)
 
 
 def find_cards(case: Case) -> Section:
@@ -174,35 +136,9 @@ def find_sessions(case: Case) -> Section:
         then = "left alone: no reservation here before, and not connected"
     if then.startswith("ended") and not (policy and case.is_enforcing):
         then = f"would be {then}, if the mode were enforce"
-    text = f"{usage.connections} SSH connections, {usage.processes} processes; {then}"
+    connections = counted(usage.connections, "SSH connection")
+    text = f"{connections}, {counted(usage.processes, 'process')}; {then}"
     return Section("sessions", (Line(text),))
-
-
-def find_refusals(case: Case) -> Section:
-    """The last refusals of this user that the two gates logged."""
-    if JOURNAL.exists():
-        tags = [part for tag in GATES_SAY for part in ("-t", tag)]
-        done = commands.run(["journalctl", "-q", "-o", "short-iso", "-n", "500", *tags])
-        text = done.output
-    else:
-        text = "".join(_tail(path) for path in LOGS)
-    wanted = (f"user='{case.user}' ", f"user={case.user} ")
-    found = [
-        line
-        for line in text.splitlines()
-        if any(tag in line for tag in GATES_SAY) and any(part in line for part in wanted)
-    ]
-    return Section("refused", [Line(_short(line)) for line in found[-REFUSALS_MAX:]])
-
-
-def fingerprint(key: str) -> str:
-    """Return a key's type and SHA256 fingerprint, as `ssh-keygen -l` prints it."""
-    kind, _, blob = key.partition(" ")
-    try:
-        digest = hashlib.sha256(base64.b64decode(blob, validate=True)).digest()
-    except ValueError:
-        return f"{kind} (not base64)"
-    return f"{kind} SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def _without_access(
@@ -269,24 +205,5 @@ def _cards_of(grant: Grant) -> str:
     return f"{', '.join(names[:LISTED_MAX])}{more}" if names else "no card"
 
 
-def _is_accepted(key: str, taken: set[str]) -> bool:
-    kind = key.partition(" ")[0]
-    return bool(taken & (RSA_ALGORITHMS if kind == "ssh-rsa" else {kind}))
-
-
 def _at(case: Case) -> str:
     return f" at {case.booking_url}" if case.booking_url else ""
-
-
-def _tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - LOG_BYTES))
-            return file.read(LOG_BYTES).decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _short(line: str) -> str:
-    """Return a log's line without what is the same in each, and without control characters."""
-    return ascii(SYSLOG_PRIORITY.sub("", line))[1:-1][:110]

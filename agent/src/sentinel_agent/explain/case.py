@@ -6,6 +6,7 @@ It changes nothing and judges nothing.
 from __future__ import annotations
 
 import contextlib
+import os
 import pwd
 import re
 import time
@@ -23,6 +24,7 @@ from ..config import Config
 from ..errors import AgentError, StateError
 from ..gates.get_keys import MIN_UID
 from ..lock import sshd
+from ..lock.breakglass import FOLDER, NO_SHELLS
 from ..lock.drop_in import BREAKGLASS_KEYS, GET_KEYS
 from ..lock.files import PAM_FILE, read_text
 from ..lock.pam import BEGIN
@@ -39,6 +41,13 @@ ASK_TIMEOUT_S = 3.0
 NAMES_WAIT_S = 10.0
 # Whatever a name service may take for one, but nothing that `sshd -C` would read otherwise.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,254}")
+# systemd takes sshd's folder away with sshd, which says nothing without it. This gives it one,
+# for its own process alone, beside all else that is in /run.
+SHOW_FOLDER = (
+    "unshare", "--mount", "--", "sh", "-c",
+    "mount --rbind /run /mnt && mount -t tmpfs -o mode=0755 tmpfs /run && ln -s /mnt/* /run/"
+    f' && mkdir -m 0755 {sshd.PRIVSEP_FOLDER} && exec "$@"', "sh",
+)  # fmt: skip
 SERIES = re.compile(r"sentinel_agent_(\w+) ([-+.\de]+)")
 
 
@@ -94,6 +103,26 @@ class Case:
             return None
         return self.accounts.exemption(self.user, self.account.pw_uid)
 
+    @property
+    def is_breakglass(self) -> bool:
+        """Say whether the lock never refuses this user."""
+        if self.user == "root":
+            return True
+        if self.account is None:  # the name service hangs, say: the key's file tells
+            return bool(NAME.fullmatch(self.user)) and (FOLDER / self.user).exists()
+        return (self.exemption or "").startswith("member of ")
+
+    @property
+    def has_shell(self) -> bool:
+        """Say whether the account's shell is one that lets somebody in."""
+        shell = self.shell
+        return Path(shell).name not in NO_SHELLS and os.access(shell, os.X_OK)
+
+    @property
+    def shell(self) -> str:
+        """The account's shell: passwd(5) has it that none means this one."""
+        return (self.account.pw_shell if self.account else "") or "/bin/sh"
+
     @cached_property
     def program(self) -> Sshd:
         """The system's sshd."""
@@ -101,8 +130,9 @@ class Case:
 
     @cached_property
     def settings(self) -> Mapping[str, tuple[str, ...]]:
-        """What sshd itself says it would do for this user."""
-        return sshd.effective(self.program, self.user)
+        """What sshd itself says it would do for this user, also while none runs."""
+        prefix = () if sshd.PRIVSEP_FOLDER.exists() else SHOW_FOLDER
+        return sshd.effective(self.program, self.user, prefix)
 
     def setting(self, keyword: str) -> str:
         """Return what sshd says for one keyword, empty where it says nothing."""

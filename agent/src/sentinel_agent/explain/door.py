@@ -17,7 +17,8 @@ from ..gates.get_keys import MIN_UID, is_user
 from ..gates.integrity import SHIPPED, find_fault
 from ..install.record import RECORD
 from ..lock import switch
-from ..lock.breakglass import FOLDER, NO_SHELLS, key_problem
+from ..lock.breakglass import FOLDER, key_problem
+from ..lock.check_login import NOBODY
 from ..lock.drop_in import PENALTIES
 from ..lock.pam import PAM_GATE
 from ..lock.verification import check_get_keys
@@ -36,7 +37,7 @@ CLOSED = {
     "gssapiauthentication": "no",
     "trustedusercakeys": "none",
 }
-# The server's answer carries whole seconds only.
+# The server's answer carries whole seconds only, cut off, and takes a moment to come.
 CLOCKS_AGREE_S = 2
 ASK_OPERATOR = "ask the operators of this node"
 
@@ -54,15 +55,14 @@ def find_account(case: Case) -> Section:
         return Section(
             "account", (Line("none", is_bad=True),), (Blocker(10, "no-account", why, then),)
         )
-    shell = account.pw_shell or "/bin/sh"
-    lines = [Line(f"{user}, uid {account.pw_uid}, {shell}")]
+    lines = [Line(f"{user}, uid {account.pw_uid}, {case.shell}")]
     blockers = []
     if case.exemption:
         lines.append(Line(f"{case.exemption}: nothing of this account's is ever ended"))
     if case.door == "get-keys":
         blockers += _unfit_for_get_keys(case, account.pw_uid)
-    if Path(shell).name in NO_SHELLS or not os.access(shell, os.X_OK):
-        why, then = f"the shell {shell} lets nobody in", "have the account's shell changed"
+    if not case.has_shell:
+        why, then = f"the shell {case.shell} lets nobody in", "have the account's shell changed"
         blockers.append(Blocker(15, "shell", why, then))
     # sshd's own words: `usepam no` takes no account whose password is locked.
     has_pam = case.setting("usepam") != "no"
@@ -135,6 +135,18 @@ def find_sshd(case: Case) -> Section:
     return Section("sshd", (*lines, *_bad(blockers)), blockers)
 
 
+def refusals_in_enforce(case: Case) -> list[Blocker]:
+    """Return what of the account and its files would keep a user out who now is let in."""
+    if case.account is None:
+        return []
+    if not case.is_breakglass:
+        return _unfit_for_get_keys(case, case.account.pw_uid)
+    keys = FOLDER / case.user
+    problem = key_problem(keys, case.account.pw_uid)
+    then = f"put the public key into {keys}, mode 0644"
+    return [Blocker(50, "break-glass-key", problem, then)] if problem else []
+
+
 def find_gates(case: Case) -> Section:
     """Whether get-keys and pam-gate are those that came with the agent, and can run."""
     blockers = []
@@ -149,7 +161,9 @@ def find_gates(case: Case) -> Section:
             check_get_keys(case.config.cache_group, command, ())
         except AgentError as error:
             then = f"{ASK_OPERATOR}: `sentinel-agent check` looks at all of it"
-            blockers.append(Blocker(30, "get-keys", str(error), then))
+            # Whom it was tried for is nobody.
+            why = str(error).replace(f", for {NOBODY}", "")
+            blockers.append(Blocker(30, "get-keys", why, then))
     if case.is_pam_gate_asked and not os.access(PAM_GATE, os.X_OK):
         why = f"PAM cannot run {PAM_GATE}"
         blockers.append(Blocker(31, "pam-gate", why, ASK_OPERATOR))
@@ -189,7 +203,8 @@ def find_server(case: Case) -> Section:
     elif says.ahead_s is None:
         lines.append(Line("answers"))
     elif abs(says.ahead_s) < CLOCKS_AGREE_S:
-        lines.append(Line(f"answers; the clocks agree to {CLOCKS_AGREE_S} s"))
+        off = f"{abs(says.ahead_s):.1f} s"
+        lines.append(Line(f"answers; its clock differs by {off}, give or take half a second"))
     else:
         off = f"{how_long(abs(says.ahead_s))} {'slow' if says.ahead_s > 0 else 'fast'}"
         lines.append(Line(f"answers; this node's clock is {off}", is_bad=True))

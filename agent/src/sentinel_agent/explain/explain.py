@@ -17,7 +17,7 @@ from ..config import Config
 from ..errors import AgentError
 from ..lock.drop_in import GET_KEYS
 from ..sessions.plan import utc
-from . import booking, door
+from . import booking, door, keys, ports, refusals
 from .case import Case
 from .findings import Blocker, Explanation, Line, Section, when
 
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 # From the door inwards, as a login meets them.
 TOPICS: tuple[tuple[str, Callable[[Case], Section]], ...] = (
     ("account", door.find_account),
+    ("ports", ports.find_ports),
     ("lock", door.find_lock),
     ("sshd", door.find_sshd),
     ("gates", door.find_gates),
@@ -33,10 +34,11 @@ TOPICS: tuple[tuple[str, Callable[[Case], Section]], ...] = (
     ("server", door.find_server),
     ("policy", booking.find_policy),
     ("reservations", booking.find_reservations),
-    ("keys", booking.find_keys),
+    ("keys", keys.find_keys),
+    ("environment", keys.find_environment),
     ("cards", booking.find_cards),
     ("sessions", booking.find_sessions),
-    ("refused", booking.find_refusals),
+    ("refused", refusals.find_refusals),
 )
 # Of the lock's: they keep nobody out who comes by another door.
 BY_GET_KEYS = range(30, 50)
@@ -90,12 +92,15 @@ def _at_the_sites_door(
     case: Case, sections: Sequence[Section], inside: Sequence[Blocker]
 ) -> Explanation:
     """The lock is not in force for this user: the site's own ways in decide."""
-    text = f"the lock refuses nobody here now; {case.user} gets in as the site lets people in"
-    # Of those whom it never touches, the break-glass accounts need no reservation then either.
-    is_breakglass = case.user == "root" or (case.exemption or "").startswith("member of ")
+    text = "the lock refuses nobody here; whether the site's own sshd lets"
+    text += f" {case.user} in is not checked"
+    in_enforce = door.refusals_in_enforce(case)
+    if not case.is_breakglass:
+        in_enforce += inside
     then = ""
-    if inside and not is_breakglass:
-        then = f"before this node enforces, {inside[0].why}: {inside[0].then}"
+    if in_enforce:
+        first = min(in_enforce, key=lambda blocker: blocker.rank)
+        then = f"in enforce it would refuse {case.user}: {first.why}; {first.then}"
     return _explanation(case, sections, code="not-enforced", verdict=text, then=then)
 
 
@@ -107,13 +112,13 @@ def _ask_get_keys(case: Case, sections: Sequence[Section]) -> Explanation:
         ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups",
          "--", program, "--check", *arguments.replace("%u", case.user).split()]
     )  # fmt: skip
-    keys = len(done.output.splitlines())
-    if done.status != 0 or not keys:
+    count = len(done.output.splitlines())
+    if done.status != 0 or not count:
         why = f"{GET_KEYS} gives no key: {done.reason}"
         then = "run `sentinel-agent check`, and ask the operators"
         return _explanation(case, sections, Blocker(49, "get-keys", why, then))
     ends = max(grant.not_after for grant in case.opened)
-    which = "the key" if keys == 1 else f"any of {keys} keys"
+    which = "the key" if count == 1 else f"any of {count} keys"
     text = f"{case.user} gets in with {which} below, until {when(ends, case.now)}"
     return _explanation(case, sections, code="let-in", verdict=text, then="")
 
@@ -133,5 +138,5 @@ def _explanation(
         node = os.uname().nodename
     if blocker is not None:
         code, verdict, then = blocker.code, blocker.why, blocker.then
-    is_let_in = blocker is None and code != "unknown"
+    is_let_in = None if code in ("unknown", "not-enforced") else blocker is None
     return Explanation(case.user, node, case.now, is_let_in, code, verdict, then, sections)

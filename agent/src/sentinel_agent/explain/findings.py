@@ -9,6 +9,8 @@ from datetime import datetime
 from ..policy.model import format_time
 
 TOPIC_WIDTH = 13
+# What fits on a screen; the rest is counted.
+LISTED_MAX = 5
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,30 @@ class Section:
 class Explanation:
     """All that was found about one user, and what follows from it.
 
-    `code` is the blocker's, or `let-in`, `break-glass`, `not-enforced`.
+    `code` is the blocker's, or `let-in`, `break-glass`, `not-enforced`, `unknown`; for the last
+    two `is_let_in` is None: it is not the lock that decides, or sshd does not say.
     """
 
     user: str
     node: str
     at: datetime
-    is_let_in: bool
+    is_let_in: bool | None
     code: str
     verdict: str
     then: str
     sections: Sequence[Section]
 
+    @property
+    def status(self) -> int:
+        """The command's exit status: 0 when nothing was found that keeps the user out."""
+        return 0 if self.is_let_in or self.code == "not-enforced" else 1
+
     def render(self) -> Iterator[str]:
         """Yield the lines for a person, the verdict first."""
         yield f"{self.user} on {self.node}, {self.at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
-        yield f"{'LET IN' if self.is_let_in else 'REFUSED'}: {self.verdict}"
+        words = {True: "LET IN", False: "REFUSED", None: "NOT LOCKED"}
+        word = "NOT KNOWN" if self.code == "unknown" else words[self.is_let_in]
+        yield f"{word}: {self.verdict}"
         if self.then:
             yield f"Next: {self.then}"
         yield ""
@@ -102,6 +112,12 @@ def when(moment: datetime, now: datetime) -> str:
     local, today = moment.astimezone(), now.astimezone()
     form = "%H:%M" if local.date() == today.date() else "%Y-%m-%d %H:%M"
     return f"{local:{form}}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words, `1 process` and `2 processes`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def how_long(seconds: float) -> str:
