@@ -285,7 +285,9 @@ def test_where_nothing_is_locked_it_says_what_a_lock_would_do(desk: Desk) -> Non
     node.run(["sed", "-i", "/BEGIN ServerSentinel/,/END ServerSentinel/d", service])
     node.reload_sshd()
     try:
-        said = desk.check("bob", "not-enforced")
+        assert desk.lab.is_let_in("bob")
+        said = desk.ask("bob")
+        assert (said.status, said.document["code"]) == (0, "not-enforced")
         wanted = "in enforce it would refuse bob: bob has no running reservation on this node;"
         assert str(said.document["next"]).startswith(wanted)
         # The site's sshd refuses both here: it looks into their homes only.
