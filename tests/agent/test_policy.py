@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel_agent.errors import PolicyRefused
-from sentinel_agent.policy.model import Policy, check_replaces, decode, decode_text, encode
+from sentinel_agent.policy.model import (
+    GRANTS_MAX,
+    Policy,
+    check_replaces,
+    decode,
+    decode_text,
+    encode,
+)
 from tests.agent.booking_server import SCHEMA
 from tests.agent.policies import KEYS, build_policy, grant_document, policies, policy_document
 
@@ -141,3 +148,20 @@ def test_an_older_policy_or_another_nodes_is_refused() -> None:
         check_replaces(build_policy(version=4), held, "gpu-01")
     with pytest.raises(PolicyRefused, match="for node 'gpu-02'"):
         check_replaces(build_policy(version=6, node="gpu-02"), held, "gpu-01")
+
+
+def test_more_grants_than_a_node_can_have_are_refused_at_once() -> None:
+    document = policy_document() | {"grants": [{}] * (GRANTS_MAX + 1)}
+    with pytest.raises(PolicyRefused, match="more than 20000"):
+        decode(document)
+
+
+@pytest.mark.parametrize("year", ["0001", "1969", "9999"])
+def test_a_grant_of_another_age_is_left_out(year: str) -> None:
+    """To add a warning's minutes to its times would fail, in each round of the lock."""
+    odd = grant_document("alice", 0, 60) | {
+        "not_before": f"{year}-01-01T00:00:00Z", "not_after": f"{year}-12-31T23:59:59Z",
+    }  # fmt: skip
+    policy, problems = decode(policy_document(odd, grant_document("bob", 0, 60)))
+    assert [grant.user for grant in policy.grants] == ["bob"]
+    assert len(problems) == 1

@@ -16,6 +16,11 @@ from pydantic import model_validator as _model_validator
 
 from ..errors import PolicyRefused
 
+# A server that sends more is broken, or broken into: to say what is wrong with millions of them
+# would take the memory of those who work here.
+GRANTS_MAX = 20_000
+# Times are moved by warnings, tolerances and clocks: that must not lead out of what there is.
+YEARS = range(1970, 9000)
 # The contract's form of a time: policy.schema.json, $defs/time.
 TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?Z", re.ASCII)
 
@@ -24,7 +29,10 @@ def parse_time(value: object) -> datetime:
     """Return the contract's time as an aware UTC datetime. Raises ValueError."""
     if not isinstance(value, str) or not TIME.fullmatch(value):
         raise ValueError("must be a time in UTC with Z")
-    return datetime.fromisoformat(value)
+    when = datetime.fromisoformat(value)
+    if when.year not in YEARS:
+        raise ValueError("must be a time of this age")
+    return when
 
 
 def format_time(when: datetime) -> str:
@@ -97,6 +105,8 @@ def decode(document: object) -> tuple[Policy, list[str]]:
     listed = document.get("grants")
     if not isinstance(listed, list):
         raise PolicyRefused("grants: must be a list")
+    if len(listed) > GRANTS_MAX:
+        raise PolicyRefused(f"grants: {len(listed)}, more than {GRANTS_MAX}")
     grants: list[Grant] = []
     problems: list[str] = []
     for number, item in enumerate(listed):
