@@ -18,6 +18,8 @@ PAM_SERVICE = Path("/etc/pam.d") / SERVICE
 # Before 9.8, sshd asks PAM for the service that has the name of the file it was started by.
 PROGRAM = Path("/usr/lib/sentinel") / SERVICE
 UNIT = "sentinel-breakglass-sshd.service"
+# The first release that counts connections by where they come from.
+PER_SOURCE = (8, 5)
 PID_FILE = "/run/sentinel/breakglass-sshd.pid"
 
 _CONFIG = """\
@@ -45,7 +47,7 @@ UsePAM yes
 {pam}LoginGraceTime 30
 # Whoever does not get in is cut off at random once so many are waiting, and only then.
 MaxStartups 100:30:200
-{penalties}ClientAliveInterval 60
+{per_source}{penalties}ClientAliveInterval 60
 ClientAliveCountMax 3
 PrintMotd no
 Subsystem sftp internal-sftp
@@ -59,6 +61,13 @@ account  required pam_permit.so
 password required pam_deny.so
 session  required pam_permit.so
 session  optional pam_loginuid.so
+"""
+
+# Without it one machine, or one user of this one, fills all places and shuts operators out.
+PER_SOURCE_TEXT = """\
+# So many of these from one address, or one network of IPv6.
+PerSourceMaxStartups 10
+PerSourceNetBlockSize 32:64
 """
 
 _UNIT = """\
@@ -95,6 +104,7 @@ def render_config(sshd: Sshd, group: str, port: int) -> str:
         group=group,
         keys=f"{BREAKGLASS_KEYS} {CHECK_KEYS}",
         pam=f"PAMServiceName {SERVICE}\n" if sshd.version >= PAM_SERVICE_NAME else "",
+        per_source=PER_SOURCE_TEXT if sshd.version >= PER_SOURCE else "",
         # There is no password to guess, and an operator's own mistakes must not shut him out.
         penalties="PerSourcePenalties no\n" if sshd.version >= PENALTIES else "",
     )
