@@ -6,9 +6,11 @@ It knows nothing of what is in them.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import StateError
@@ -85,6 +87,31 @@ def identity(found: os.stat_result) -> tuple[int, ...]:
     # Not the change time: the rename itself moves it.
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode,
             found.st_uid, found.st_gid)  # fmt: skip
+
+
+@contextlib.contextmanager
+def sole_agent(state_dir: Path) -> Iterator[bool]:
+    """Keep other agents of this node away, and say whether none runs. Raises StateError.
+
+    The kernel ends it with the process, however that ends.
+    """
+    try:
+        opened = os.open(
+            state_dir / "agent.lock",
+            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
+    except OSError as error:
+        raise StateError(f"cannot use {state_dir}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(opened)
 
 
 def _check_folder(folder: Path) -> None:

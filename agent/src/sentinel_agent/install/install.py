@@ -6,15 +6,14 @@ after everything that can fail without it. What each step does is in the modules
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .. import __version__
 from ..config import DEFAULT_PATH, Config, load_config
 from ..errors import ConfigError, InstallError, LockError, NotRegistered, ServerError
+from ..files import sole_agent
 from ..lock import check_login, sshd, switch
 from ..lock.breakglass import find_operators
 from ..lock.sshd import Sshd
@@ -243,30 +242,14 @@ def _fetch_policy(config: Config, known: Registration, say: Say) -> Policy | Non
         client.close()
     for problem in problems:
         say(f"note  policy: {problem}")
-    with _agent_is_away(config) as is_away:
+    # A running agent has its own policy.
+    with sole_agent(config.state_dir) as is_away:
         if is_away:
             access = Access(config.cache_file.with_name("access"), known.server)
             held = HeldPolicy(Cache(config.cache_file, config.cache_group), access, known)
             held.replace(policy)
     say(f"done  fetch the policy, version {policy.version}, mode {policy.mode}")
     return policy
-
-
-@contextlib.contextmanager
-def _agent_is_away(config: Config) -> Iterator[bool]:
-    """Say whether no agent runs, and keep it so. A running one has its own policy."""
-    opened = os.open(
-        config.state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
-    try:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(opened)
 
 
 def _lock(config: Config, say: Say) -> LockError | None:

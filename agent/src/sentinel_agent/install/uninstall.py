@@ -7,20 +7,18 @@ needs what would be taken away. What somebody changed since is kept and named.
 from __future__ import annotations
 
 import base64
-import contextlib
-import fcntl
 import grp
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import commands
 from ..cards.origins import Origins
 from ..config import DEFAULT_PATH, Config, load_config
 from ..errors import InstallError, StateError
-from ..files import replace_file
+from ..files import replace_file, sole_agent
 from ..lock import check_login, switch
 from ..lock.sshd_listener import is_systemd
 from .farewell import tell_open
@@ -53,7 +51,10 @@ def uninstall(say: Say) -> None:
         )
     if is_systemd():
         commands.run(["systemctl", "stop", UNIT])
-    with _without_agent(config):
+    # One that runs would lock again.
+    with sole_agent(config.state_dir) as is_alone:
+        if not is_alone:
+            raise InstallError("the agent runs: stop it first")
         switch.release(config)
         say("done  sshd and PAM are as they were")
         for problem in _give_cards_back(config):
@@ -166,19 +167,3 @@ def _forget_state(config: Config, say: Say) -> None:
         say(f"kept  {config.state_dir}: {left}")
         return
     say(f"done  take away {config.state_dir}")
-
-
-@contextlib.contextmanager
-def _without_agent(config: Config) -> Iterator[None]:
-    """Make sure that no agent runs, which would lock again. Raises InstallError."""
-    opened = os.open(
-        config.state_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
-    try:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InstallError("the agent runs: stop it first") from None
-        yield
-    finally:
-        os.close(opened)

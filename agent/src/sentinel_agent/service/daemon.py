@@ -5,21 +5,18 @@ Each task has a thread, so that a server that does not answer keeps nobody from 
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
-import fcntl
 import logging
-import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 from ..accounts import Accounts
 from ..cards.card_lock import CardLock
 from ..config import Config
 from ..errors import PolicyRefused, StateError
+from ..files import sole_agent
 from ..gates.integrity import IntegrityTask
 from ..gates.logins import Logins, LoginsTask
 from ..lock.task import LockTask
@@ -60,7 +57,9 @@ def run(config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises NotRegistered, StateError, TaskDied."""
     # systemd's watchdog ends what is stuck by SIGABRT: the log then says where each thread was.
     faulthandler.enable()
-    with _only_one(config.state_dir), unhurried_logging():
+    with sole_agent(config.state_dir) as is_alone, unhurried_logging():
+        if not is_alone:
+            raise StateError(f"another agent runs with {config.state_dir}")
         _run(config)
 
 
@@ -158,25 +157,3 @@ def _has_come(signals: queue.SimpleQueue[int], timeout_s: float) -> bool:
     except queue.Empty:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _only_one(state_dir: Path) -> Iterator[None]:
-    """Hold the node's agent lock. Raises StateError when another agent runs."""
-    try:
-        opened = os.open(
-            state_dir / "agent.lock",
-            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-            0o600,
-        )
-    except OSError as error:
-        raise StateError(f"cannot use {state_dir}: {error.strerror}") from error
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(opened)
-        raise StateError(f"another agent runs with {state_dir}") from None
-    try:
-        yield
-    finally:
-        os.close(opened)
