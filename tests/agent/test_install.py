@@ -2,94 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.agent.booking_server import CODE, BookingServer, make_grant
-from tests.agent.lock_lab import DROP_IN, LockLab
-from tests.lab.node import Node, why_not
+from tests.agent.booking_server import CODE, make_grant
+from tests.agent.install_lab import InstallLab, install_lab
+from tests.agent.lock_lab import DROP_IN
+from tests.lab.node import why_not
 from tests.lab.wait import wait_for
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-
-# All that an installation may touch.
-SYSTEM = ("etc", "usr/lib/sentinel", "usr/lib/systemd", "usr/lib/sysusers.d",
-          "var/lib/sentinel")  # fmt: skip
-# Backups and locks of the tools that change accounts.
-NOISE = ("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/.pwd.lock",
-         "etc/subuid-", "etc/subgid-")  # fmt: skip
 UNFINISHED = "/var/lib/sentinel/install-unfinished.json"
-
-
-@dataclass
-class InstallLab(LockLab):
-    """A node as its distribution left it, and a booking server whose mode is `observe`."""
-
-    server: BookingServer
-
-    def install(
-        self, *more: str, code: str = CODE, breakglass: bool = True
-    ) -> subprocess.CompletedProcess[str]:
-        """Run `sentinel-agent install`."""
-        operators = ["--breakglass", "ops=/var/keys/ops.pub"] if breakglass else []
-        argv = ["install", "--server", self.server.url, "--plain-http", *operators, *more]
-        env = {"SENTINEL_AGENT_CODE": code} if code else {}
-        return self.node.run(self.node.agent_argv(*argv), env=env, check=False)
-
-    def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run another command of the agent."""
-        return self.node.run(self.node.agent_argv(command), check=False)
-
-    def system(self) -> dict[str, tuple[object, ...]]:
-        """Return `tree` of everything that an installation may touch."""
-        found = self.tree(*SYSTEM)
-        return {path: what for path, what in found.items() if path not in NOISE}
-
-    def registrations(self) -> int:
-        """Return how often the invite code was presented."""
-        return sum(request.endswith("/register") for request in self.server.requests)
-
-    def lock(self) -> str:
-        """Return what the last heartbeat said of the lock."""
-        return str(self.server.heartbeats[-1].get("lock")) if self.server.heartbeats else ""
-
-    def problems(self) -> str:
-        """Return the problems of the last heartbeat."""
-        return str(self.server.heartbeats[-1]["problems"]) if self.server.heartbeats else ""
-
-    def start_agent(self) -> None:
-        """Start the agent with the settings of these tests."""
-        config = (self.node.root / "etc/sentinel/agent.toml").read_text()
-        quick = "heartbeat_s = 0.3\nreconcile_s = 0.3\ninventory_command = ['true']\n"
-        self.node.write("/etc/sentinel/agent.toml", quick + config)
-        self.node.start_agent()
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[InstallLab]:
-    with Node("gpu-01", tmp_path) as node, BookingServer(node.host_address) as server:
-        server.policy["mode"] = "observe"
-        keys = {name: node.make_key(name) for name in ("alice", "ops")}
-        node.run(["mkdir", "-p", "/etc/systemd/system"])
-        for name, key in keys.items():
-            node.add_user(name)
-            node.run(["install", "-d", "-o", name, "-m", "0700", f"/home/{name}/.ssh"])
-            public = key.with_suffix(".pub").read_text()
-            node.write(f"/home/{name}/.ssh/authorized_keys", public, mode=0o600, owner=name)
-            node.write(f"/var/keys/{name}.pub", public)
-        node.start_sshd()
-        made = InstallLab(node, keys, server=server)
+    with install_lab(tmp_path) as made:
         yield made
-        made.close()
 
 
 def test_an_installed_node_follows_the_mode_and_leaves_no_trace(lab: InstallLab) -> None:
@@ -396,126 +330,3 @@ def test_the_driver_of_nvidia_gets_its_option_and_a_ca_is_kept(lab: InstallLab) 
     assert "/usr/local/bin" not in unit
     lab.run("uninstall")
     assert not (lab.node.root / "etc/modprobe.d/sentinel-nvidia.conf").exists()
-
-
-def is_reported(lab: InstallLab, text: str) -> bool:
-    """Say whether the last heartbeat tells of a repair of this."""
-    return "put back: " in lab.problems() and text in lab.problems()
-
-
-def test_what_drifts_is_put_back_and_reported(lab: InstallLab) -> None:
-    lab.server.policy["mode"] = "enforce"
-    assert lab.install().returncode == 0
-    lab.start_agent()
-    wait_for("it is locked", lambda: lab.lock() == "locked")
-    site = lab.tree("etc/ssh", "etc/pam.d")
-    for planted, said in (
-        (f"sed -i '/AuthorizedKeysCommand /d' {DROP_IN}", "is not as it should be"),
-        ("sed -i '/ServerSentinel/,/ServerSentinel/d' /etc/pam.d/sshd", "pam-gate"),
-    ):
-        lab.node.run(["sh", "-ec", planted])
-        wait_for(f"{planted} is put back", lambda: lab.tree("etc/ssh", "etc/pam.d") == site)
-        wait_for("it is reported", partial(is_reported, lab, said))
-        wait_for("it is locked again", lambda: lab.lock() == "locked")
-    lab.node.write("/etc/ssh/sshd_config.d/00-aaa.conf", "Match User alice\n  Banner none\n")
-    wait_for("ours is read first", lambda: "00-aaa.conf" in lab.problems())
-    wait_for("it is locked again", lambda: lab.lock() == "locked")
-    assert not lab.is_let_in("alice")
-    assert lab.is_let_in("ops")
-    lab.node.stop_agent()
-
-
-def test_a_lock_that_cannot_be_made_is_reported_and_made_when_it_can(lab: InstallLab) -> None:
-    assert lab.install().returncode == 0
-    lab.node.run(["mv", "/etc/sentinel/breakglass/ops", "/var/keys/kept"])
-    lab.start_agent()
-    lab.server.grant(mode="enforce")
-    wait_for("it is reported", lambda: "no account has a usable key" in lab.problems())
-    assert lab.lock() == "open"
-    assert lab.is_let_in("alice")
-    lab.node.run(["mv", "/var/keys/kept", "/etc/sentinel/breakglass/ops"])
-    wait_for("it is locked", lambda: lab.lock() == "locked")
-    wait_for("nothing is wrong", lambda: "usable key" not in lab.problems())
-    lab.node.stop_agent()
-
-
-def test_a_change_that_was_cut_off_is_undone_when_the_agent_starts(lab: InstallLab) -> None:
-    assert lab.install().returncode == 0
-    before = lab.tree("etc/ssh", "etc/pam.d")
-    journal = {"files": {DROP_IN: False}, "note": ""}
-    lab.node.write("/var/lib/sentinel/lock-change.json", json.dumps(journal), mode=0o600)
-    lab.node.write(DROP_IN, "# half of it\n")
-    lab.start_agent()
-    wait_for("it is reported", lambda: "was cut off is undone" in lab.problems())
-    assert lab.tree("etc/ssh", "etc/pam.d") == before
-    assert lab.lock() == "open"
-    lab.node.stop_agent()
-
-
-def test_without_an_installation_sshd_is_not_touched(lab: InstallLab) -> None:
-    """The mode is reported as not in force."""
-    lab.node.install_gates()
-    lab.node.register_agent(lab.server.url, CODE)
-    before = lab.tree("etc/ssh", "etc/pam.d")
-    lab.start_agent()
-    lab.server.grant(mode="enforce")
-    said = "enforce is not in force, `sentinel-agent install` was not run"
-    wait_for("it is reported", lambda: said in lab.problems())
-    assert lab.tree("etc/ssh", "etc/pam.d") == before
-    assert lab.lock() == "open"
-    lab.node.stop_agent()
-
-
-def test_operators_get_in_through_their_own_sshd_in_a_flood_on_port_22(
-    lab: InstallLab,
-) -> None:
-    """200 clients that never say a word, while nothing runs but the two sshd."""
-    lab.server.policy["mode"] = "enforce"
-    assert lab.install().returncode == 0
-    lab.node.popen(["/usr/lib/sentinel/sentinel-breakglass", "-D", "-e", "-f",
-                    "/etc/sentinel/breakglass-sshd.conf"], log="breakglass")  # fmt: skip
-    wait_for("it listens", lambda: "Server listening" in lab.node.log("breakglass"))
-    with contextlib.ExitStack() as stack:
-        held: list[socket.socket] = []
-        while len(held) < 200:
-            silent = stack.enter_context(socket.create_connection((lab.node.address, 22), 10))
-            silent.settimeout(10)
-            with contextlib.suppress(OSError):
-                if silent.recv(4) == b"SSH-":
-                    held.append(silent)
-        titles = lab.node.run(["ps", "-e", "-o", "args="]).stdout
-        assert "of 100-200 startups" in titles
-        argv = [*lab.node.ssh_argv("ops", lab.keys["ops"], "-p", "2222"), "true"]
-        for _ in range(10):
-            done = subprocess.run(argv, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-        # Nobody else gets in there, with a reservation or without.
-        lab.server.grant(make_grant("alice", lab.keys["alice"]), mode="enforce")
-        argv = [*lab.node.ssh_argv("alice", lab.keys["alice"], "-p", "2222"), "true"]
-        assert subprocess.run(argv, capture_output=True, check=False).returncode == 255
-        assert len(held) == 200
-
-
-def test_the_operators_own_sshd_outlives_what_takes_its_folder_away(lab: InstallLab) -> None:
-    """As systemd does when ssh.service stops; and it is told when nobody answers there."""
-    unit = "[Service]\nExecStart=/usr/sbin/sshd -D\nRuntimeDirectory=sshd\n"
-    lab.node.write("/etc/systemd/system/ssh.service", unit)
-    dry = lab.install("--dry-run", code="")
-    drop_in = "/etc/systemd/system/ssh.service.d/sentinel.conf"
-    assert f"would write {drop_in}" in dry.stdout, dry.stdout
-    assert lab.install().returncode == 0
-    assert "\nRuntimeDirectoryPreserve=yes\n" in (lab.node.root / drop_in[1:]).read_text()
-    lab.node.run(["rm", "-r", "/run/sshd"])
-    lab.start_agent()
-    wait_for("it is reported", lambda: "port 2222 does not answer: " in lab.problems())
-    wait_for("the folder is there again", (lab.node.root / "run/sshd").is_dir)
-    lab.node.popen(["/usr/lib/sentinel/sentinel-breakglass", "-D", "-e", "-f",
-                    "/etc/sentinel/breakglass-sshd.conf"], log="breakglass")  # fmt: skip
-    wait_for("it is over", lambda: "does not answer" not in lab.problems())
-    argv = [*lab.node.ssh_argv("ops", lab.keys["ops"], "-p", "2222"), "true"]
-    lab.node.run(["rm", "-r", "/run/sshd"])
-    wait_for("ops gets in", lambda: subprocess.run(argv, check=False).returncode == 0)
-    wait_for("it is told", lambda: "/run/sshd was missing" in lab.problems())
-    lab.node.stop_agent()
-    assert lab.run("uninstall").returncode == 0
-    assert not (lab.node.root / drop_in[1:]).parent.exists()
