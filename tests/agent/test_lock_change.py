@@ -76,7 +76,7 @@ MISTAKES = {
     ),
     "no account to run get-keys with": ("userdel sentinel-akc", "get-keys", "sentinel-akc"),
     "no policy for get-keys to read": (
-        "rm /var/lib/sentinel/policy.json", "get-keys", "syslog",
+        "rm /var/lib/sentinel/policy.json", "get-keys", "no cache",
     ),
     "no pam-gate": ("rm /usr/lib/sentinel/pam-gate", "pam-gate", "No such file"),
     "a pam-gate that lets everybody in": (
