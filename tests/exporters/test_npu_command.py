@@ -1,0 +1,151 @@
+"""Running npu-smi: its mapping, its users' processes, and a tool that fails or hangs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sentinel_exporters.collectors.npu import Settings, is_present, parse, read, read_devices
+from sentinel_exporters.npu_smi.errors import NpuSmiError
+from sentinel_exporters.owners import find_owners
+from tests.exporters.npu_series import TWO_CARDS
+from tests.exporters.npu_tables import mapping, none_running
+from tests.exporters.running import NPU_SMI
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="runs a process as another user")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the stand-in for npu-smi prints."""
+    monkeypatch.setenv("FAKE_NPU_SMI", str(tmp_path))
+    (tmp_path / "info.txt").write_text(TWO_CARDS.text())
+    (tmp_path / "mapping.txt").write_text(mapping([(0, 0, 0), (0, 1, "-"), (5, 0, 3)]))
+    return tmp_path
+
+
+SETTINGS = Settings(command=str(NPU_SMI))
+
+
+def test_the_command_is_run_and_its_mapping_used(folder: Path) -> None:
+    reading = read(SETTINGS)
+    assert reading.mapping == {(0, 0): 0, (5, 0): 3}
+    assert [device.index for device in read_devices(SETTINGS).devices] == [0, 3]
+
+
+@needs_root
+def test_the_owner_of_a_real_process_is_found(folder: Path) -> None:
+    # A process of another user, alive until its standard input closes.
+    process = subprocess.Popen(
+        ["setpriv", "--reuid=daemon", "--regid=daemon", "--clear-groups",
+         "sh", "-c", "echo up; read x"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        gone = "4194999"  # above the greatest pid there can be
+        table = replace(
+            TWO_CARDS,
+            processes=[
+                ["0     0", str(process.pid), "sh", "100"],
+                ["0     0", gone, "sh", "3"],
+                none_running("5"),
+            ],
+        )
+        (folder / "info.txt").write_text(table.text())
+        assert read(SETTINGS).owners == {process.pid: "daemon"}
+        process.communicate("")
+
+
+@needs_root
+def test_a_user_without_a_name_is_a_number() -> None:
+    process = subprocess.Popen(
+        ["setpriv", "--reuid=54321", "--clear-groups", "sh", "-c", "echo up; read x"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert find_owners([process.pid]) == {process.pid: "54321"}
+        process.communicate("")
+
+
+def test_a_mapping_that_fails_is_told_and_the_table_still_read(folder: Path) -> None:
+    (folder / "mapping.txt").unlink()
+    reading = read(SETTINGS)
+    assert len(reading.info.chips) == 2
+    assert "npu-smi info -m: no permission" in reading.problems[0]
+    assert parse(reading).problems == reading.problems
+
+
+@pytest.mark.parametrize("text", [None, "garbage", mapping([(0, 0, 0)])])
+def test_devices_whose_logic_ids_are_not_told_are_not_guessed(
+    folder: Path, text: str | None
+) -> None:
+    (folder / "mapping.txt").unlink()
+    if text is not None:
+        (folder / "mapping.txt").write_text(text)
+    report = read_devices(SETTINGS)
+    assert report.devices == ()
+    assert len(report.problems) == 1
+
+
+def test_a_tool_without_logic_ids_has_devices_by_its_order(folder: Path) -> None:
+    (folder / "mapping.txt").write_text(
+        "NPU ID    Slot ID    Chip Name\n0         3          950\n"
+    )
+    report = read_devices(SETTINGS)
+    assert [device.minor for device in report.devices] == [0, 1]
+    assert report.problems == ()
+
+
+def test_a_table_that_fails_is_an_error(folder: Path) -> None:
+    (folder / "info.txt").unlink()
+    with pytest.raises(NpuSmiError, match="-8005"):
+        read(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 3", r"no output \(exit status 3\)"),
+        ("echo no driver >&2; exit 1", r"no output \(exit status 1\) no driver"),
+        ("kill -9 $$", r"no output \(exit status -9\)"),
+        ("printf '\\377\\376\\000'", "no table"),
+    ],
+)
+def test_a_tool_that_prints_no_table_is_an_error(
+    tmp_path: Path, script: str, reason: str
+) -> None:
+    (tmp_path / "tool").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "tool").chmod(0o755)
+    with pytest.raises(NpuSmiError, match=reason):
+        read(Settings(command=str(tmp_path / "tool")))
+
+
+def test_a_tool_that_hangs_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "tool").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
+    (tmp_path / "tool").chmod(0o755)
+    with pytest.raises(NpuSmiError, match=r"no end after 0\.5 s"):
+        read(Settings(command=str(tmp_path / "tool"), timeout_s=0.5))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize("command", ["/no/such/tool", "", "'", "\0"])
+def test_a_command_that_cannot_be_started_is_an_error(command: str) -> None:
+    with pytest.raises(NpuSmiError):
+        read(Settings(command=command))
+
+
+def test_the_source_is_present_when_its_program_is_there() -> None:
+    assert is_present(SETTINGS)
+    assert is_present(Settings(command=f"{sys.executable} -I"))
+    assert not is_present(Settings(command="/no/such/tool info"))
+    assert not is_present(Settings(command=""))

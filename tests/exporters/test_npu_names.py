@@ -1,0 +1,118 @@
+"""What names a chip: logic ids and uuids, from `npu-smi info`, its mapping, or neither."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sentinel_exporters.npu_smi.errors import NpuSmiError
+from sentinel_exporters.npu_smi.identity import name_chips
+from sentinel_exporters.npu_smi.info import parse_info
+from sentinel_exporters.npu_smi.mapping import parse_mapping
+from tests.exporters.npu_series import Places, scrape, series
+from tests.exporters.npu_tables import Row, Table, mapping
+
+FIXTURES = Path(__file__).parent / "npu-smi"
+
+
+def named(table: Table, places: Places | None) -> list[tuple[int, str]]:
+    chips, _ = name_chips(parse_info(table.text()).chips, places)
+    return [(chip.logic_id, chip.uuid) for chip in chips]
+
+
+FOUR = Table(
+    [
+        Row("4", "0", "2", bus="0000:C1:00.0"),
+        Row("4", "1", "3", bus="0000:C3:00.0"),
+        Row("9", "0", "0", bus="0000:01:00.0"),
+        Row("9", "1", "1", bus="0000:03:00.0"),
+    ]
+)
+FOUR_PLACES = {(4, 0): 6, (4, 1): 7, (9, 0): 4, (9, 1): 5}
+
+
+def test_the_mapping_gives_the_logic_ids() -> None:
+    assert [logic for logic, _ in named(FOUR, FOUR_PLACES)] == [6, 7, 4, 5]
+
+
+def test_without_a_mapping_the_device_column_gives_them() -> None:
+    table = replace(FOUR, device_column="Phy-ID")
+    assert [logic for logic, _ in named(table, None)] == [2, 3, 0, 1]
+
+
+def test_without_either_the_order_gives_them() -> None:
+    assert [logic for logic, _ in named(FOUR, None)] == [0, 1, 2, 3]
+
+
+def test_a_damaged_chip_keeps_its_place_in_the_order() -> None:
+    rows = list(FOUR.rows)
+    rows[1] = replace(rows[1], power="?")
+    assert [logic for logic, _ in named(replace(FOUR, rows=rows), None)] == [0, 2, 3]
+
+
+def test_a_mapping_that_lacks_a_chip_is_not_used_and_said() -> None:
+    places = {key: value for key, value in FOUR_PLACES.items() if key != (9, 1)}
+    chips, problems = name_chips(parse_info(FOUR.text()).chips, places)
+    assert [chip.logic_id for chip in chips] == [0, 1, 2, 3]
+    assert problems == ["npu-smi info -m lacks card 9 chip 1"]
+
+
+def test_a_chip_that_only_the_mapping_knows_is_said() -> None:
+    result = scrape(FOUR, {**FOUR_PLACES, (12, 0): 8})
+    assert result.problems == ("npu-smi info lacks card 12 chip 0",)
+    assert len(series(list(result.samples), "accelerator_info")) == 4
+
+
+def test_the_uuid_is_the_bus_id() -> None:
+    assert [uuid for _, uuid in named(FOUR, FOUR_PLACES)] == [
+        "npu-0000:C1:00.0", "npu-0000:C3:00.0", "npu-0000:01:00.0", "npu-0000:03:00.0",
+    ]  # fmt: skip
+
+
+def test_chips_that_share_a_bus_id_have_the_chip_in_the_uuid() -> None:
+    info = parse_info((FIXTURES / "info-310p-duo-23.0.txt").read_text())
+    places = parse_mapping((FIXTURES / "mapping-310p-duo.txt").read_text())
+    chips, problems = name_chips(info.chips, places)
+    assert problems == []
+    assert [(chip.logic_id, chip.uuid) for chip in chips] == [
+        (0, "npu-0000:3B:00.0-0"), (1, "npu-0000:3B:00.0-1"),
+        (2, "npu-0000:86:00.0-0"), (3, "npu-0000:86:00.0-1"),
+    ]  # fmt: skip
+
+
+def test_without_a_bus_id_the_uuid_is_the_logic_id() -> None:
+    table = Table([Row("0", "0", bus="NA"), Row("1", "0", bus="NA")])
+    assert named(table, {(0, 0): 1, (1, 0): 0}) == [(1, "npu-logic-1"), (0, "npu-logic-0")]
+
+
+def test_two_cards_that_show_the_same_bus_id_still_differ() -> None:
+    table = Table([Row("0", "0"), Row("1", "0")])
+    assert named(table, None) == [(0, "npu-logic-0"), (1, "npu-logic-1")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "dcmi module initialize failed. ret is -8005",
+        mapping([(0, 0, 0), (0, 0, 1)]),
+        mapping([(0, 0, 0), (1, 0, 0)]),
+        mapping([(0, 0, 0)]).replace("0  ", "x  ", 1),
+        mapping([(0, 0, 0)]) + "and more\n",
+    ],
+)
+def test_a_mapping_that_cannot_be_right_is_refused(text: str) -> None:
+    with pytest.raises(NpuSmiError, match=r"npu-smi info -m"):
+        parse_mapping(text)
+
+
+def test_a_mapping_without_logic_ids_is_none() -> None:
+    text = "NPU ID    Slot ID    Chip ID    Chip Name\n0         3          0          950PR\n"
+    assert parse_mapping(text) is None
+
+
+def test_controllers_and_log_lines_are_not_in_the_mapping() -> None:
+    text = "[WARN] 0 0 7\n" + mapping([(0, 0, 3), (0, 1, "-"), (2, 0, 5)])
+    assert parse_mapping(text) == {(0, 0): 3, (2, 0): 5}
