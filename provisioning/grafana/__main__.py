@@ -9,11 +9,12 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from . import lab
+from .lab_series import UID
 
 FOLDER = Path(__file__).parent / "json"
 
 # The file's name is the dashboard's uid.
-DASHBOARDS: dict[str, Callable[[], Dashboard]] = {lab.UID: lab.build}
+DASHBOARDS: dict[str, Callable[[], Dashboard]] = {UID: lab.build}
 
 
 def encode(uid: str) -> str:
