@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from sentinel_booking.models import (
     SLOT_END,
+    AuditEntry,
     Claim,
     Kind,
     Node,
@@ -186,3 +187,19 @@ def policy_version(app: APIFlask, node: str = "gpu1") -> int:
     """The version that the database has."""
     with app.app_context(), write() as session:
         return session.scalars(select(Node.policy_version).where(Node.name == node)).one()
+
+
+def what_agents_change(app: APIFlask) -> list[object]:
+    """All that an agent can change of the only node, to see that nothing did."""
+    with app.app_context(), write() as session:
+        node = session.scalars(select(Node)).one()
+        return [
+            node.policy_version,
+            node.heartbeat_at,
+            node.agent_report,
+            node.next_slot,
+            node.token_hash,
+            [(device.uuid, device.slot, device.is_present) for device in node.devices],
+            [(target.job, target.address) for target in node.targets],
+            session.scalars(select(AuditEntry.id)).all(),
+        ]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from apiflask import APIFlask
 
-from sentinel_booking.config import Config
 from tests.booking.lab import add_node, ascend, invite
+from tests.booking.page_lab import lab_config
 from tests.booking.people import PASSWORD, add_user
 from tests.booking.programs import booking_server, migrated_app
 from tests.lab.api import Api
@@ -52,25 +52,13 @@ class RealLab:
         )
 
 
-def config_in(folder: Path) -> Config:
-    """Return the settings of a booking server with its database and secrets in the folder."""
-    for name in ("secret", "scrape", "webhook"):
-        (folder / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
-    return Config(
-        database_url=f"sqlite:///{folder / 'booking.db'}",
-        secret_key_file=folder / "secret",
-        scrape_token_file=folder / "scrape",
-        webhook_token_file=folder / "webhook",
-    )
-
-
 @contextlib.contextmanager
 def real_lab(folder: Path, people: Sequence[str], mode: str) -> Iterator[RealLab]:
     """The node has accounts for the people; sshd and the agent are not started yet."""
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    config = config_in(folder)
+    config = lab_config(folder)
     app = migrated_app(config)
     add_node(app, NODE, mode=mode)
     for name in people:
