@@ -34,17 +34,189 @@ MEMORY_BUSY = _family(
 )
 MEMORY_USED = _family("memory_used_bytes", "Device memory in use.", unit="bytes")
 MEMORY_TOTAL = _family("memory_total_bytes", "Device memory installed.", unit="bytes")
+MEMORY_RESERVED = _family(
+    "memory_reserved_bytes", "Device memory that the driver keeps for itself.", unit="bytes"
+)
+ENGINE_UTILIZATION = _family(
+    "engine_utilization_ratio", "Share of time in which a video engine worked.", "engine",
+    unit="ratio",
+)  # fmt: skip
+ENCODER_SESSIONS = _family("encoder_sessions", "Video encoder sessions that are open.")
+ACTIVITY = _family(
+    "activity_ratio",
+    "Mean activity of a part of the chip since the read before, from its own counters.",
+    "part",
+    unit="ratio",
+)
 TEMPERATURE = _family("temperature_celsius", "Temperature of the chip.", unit="celsius")
+MEMORY_TEMPERATURE = _family(
+    "memory_temperature_celsius", "Temperature of the device memory.", unit="celsius"
+)
+TEMPERATURE_THRESHOLD = _family(
+    "temperature_threshold_celsius", "Temperature at which the driver acts.", "threshold",
+    unit="celsius",
+)  # fmt: skip
 POWER = _family("power_watts", "Power that is drawn now.", unit="watts")
 POWER_LIMIT = _family("power_limit_watts", "Power limit that is enforced.", unit="watts")
+POWER_LIMIT_DEFAULT = _family(
+    "power_limit_default_watts", "Power limit after a start of the driver.", unit="watts"
+)
+POWER_LIMIT_MIN = _family(
+    "power_limit_min_watts", "Lowest limit that can be set.", unit="watts"
+)
+POWER_LIMIT_MAX = _family(
+    "power_limit_max_watts", "Highest limit that can be set.", unit="watts"
+)
 ENERGY = _family(
     "energy_joules_total", "Energy since the driver was loaded.", unit="joules", kind="counter"
 )
 CLOCK = _family("clock_hertz", "Clock frequency now.", "clock", unit="hertz")
+CLOCK_MAX = _family("clock_max_hertz", "Highest clock frequency.", "clock", unit="hertz")
+THROTTLE_REASON = _family(
+    "throttle_reason", "1 while the clocks are held where they are for the reason.", "reason"
+)
+THROTTLED = _family(
+    "throttled_seconds_total",
+    "Time in which the clocks were held down by the policy.",
+    "policy",
+    unit="seconds",
+    kind="counter",
+)
 FAN_SPEED = _family("fan_speed_ratio", "Fan speed as a share of its maximum.", unit="ratio")
+FAN_UNIT_SPEED = _family(
+    "fan_unit_speed_ratio", "Speed of each fan, where there are several.", "fan", unit="ratio"
+)
 PERFORMANCE_STATE = _family("performance_state", "P-state: 0 is the fastest, 15 the slowest.")
 ECC_ERRORS = _family(
     "ecc_errors_total", "Memory errors in the device's life.", "type", kind="counter"
+)
+ECC_ERRORS_VOLATILE = _family(
+    "ecc_errors_volatile_total",
+    "Memory errors since the driver was loaded.",
+    "type",
+    kind="counter",
+)
+ECC_ERRORS_LOCATED = _family(
+    "ecc_errors_located_total",
+    "Memory errors by where they were; counter: volatile or aggregate.",
+    "type",
+    "counter",
+    "location",
+    kind="counter",
+)
+ECC_ENABLED = _family("ecc_enabled", "1 when errors of the memory are corrected, else 0.")
+ECC_ENABLED_PENDING = _family("ecc_enabled_pending", "As ecc_enabled, after the next restart.")
+REMAPPED_ROWS = _family(
+    "remapped_rows_total",
+    "Memory rows that were replaced by spare ones, by the type of error.",
+    "type",
+    kind="counter",
+)
+ROW_REMAP_PENDING = _family(
+    "row_remap_pending", "1 when a row waits for a reset of the device to be replaced, else 0."
+)
+ROW_REMAP_FAILURE = _family(
+    "row_remap_failure", "1 when a row could not be replaced: change the device. Else 0."
+)
+ROW_REMAP_BANKS = _family(
+    "row_remap_banks", "Memory banks by how many spare rows they have left.", "availability"
+)
+RETIRED_PAGES = _family(
+    "retired_pages_total", "Memory pages taken out of use, by cause.", "cause", kind="counter"
+)
+PAGE_RETIREMENT_PENDING = _family(
+    "page_retirement_pending", "1 when a page waits for a reset to be taken out of use, else 0."
+)
+XID_WATCHED = _family(
+    "xid_watched",
+    "1 when XID errors of the device are being counted; 0: none shown means nothing.",
+)
+XID_EVENTS = _family(
+    "xid_events_total", "XID errors of all kinds since the exporter started.", kind="counter"
+)
+XID_ERRORS = _family(
+    "xid_errors_total",
+    "XID errors since the exporter started, by number.",
+    "xid",
+    kind="counter",
+)
+XID_LAST = _family(
+    "xid_last_timestamp_seconds",
+    "When the last XID error of the number was seen, in Unix time.",
+    "xid",
+    unit="seconds",
+)
+PCIE_REPLAYS = _family(
+    "pcie_replays_total", "Packets that were sent again over PCIe.", kind="counter"
+)
+PCIE_THROUGHPUT = _family(
+    "pcie_throughput_bytes_per_second",
+    "Mean PCIe traffic since the read before; direction as the device sees it.",
+    "direction",
+)
+PCIE_GENERATION = _family("pcie_link_generation", "PCIe generation of the link now.")
+PCIE_GENERATION_MAX = _family(
+    "pcie_link_generation_max", "Highest PCIe generation of device and slot."
+)
+PCIE_WIDTH = _family("pcie_link_width", "PCIe lanes in use now.")
+PCIE_WIDTH_MAX = _family("pcie_link_width_max", "Most PCIe lanes of device and slot.")
+NVLINK_UP = _family("nvlink_up", "1 when the NVLink is active, else 0.", "link")
+NVLINK_BYTES = _family(
+    "nvlink_bytes_total",
+    "Payload over all NVLinks; direction as the device sees it.",
+    "direction",
+    unit="bytes",
+    kind="counter",
+)
+NVLINK_ERRORS = _family(
+    "nvlink_errors_total", "Errors over all NVLinks, by type.", "type", kind="counter"
+)
+NVLINK_LINK_ERRORS = _family(
+    "nvlink_link_errors_total", "Errors of all types, by NVLink.", "link", kind="counter"
+)
+MIG_ENABLED = _family("mig_enabled", "1 when the device can be split into instances, else 0.")
+MIG_ENABLED_PENDING = _family("mig_enabled_pending", "As mig_enabled, after the next reset.")
+MIG_INFO = _family(
+    "mig_info",
+    "Always 1; what the MIG instance is.",
+    "instance",
+    "profile",
+    "gpu_instance",
+    "compute_instance",
+)
+MIG_UTILIZATION = _family(
+    "mig_utilization_ratio",
+    "Share of time in which the MIG instance computed.",
+    "instance",
+    unit="ratio",
+)
+MIG_MEMORY_USED = _family(
+    "mig_memory_used_bytes", "Memory of the MIG instance in use.", "instance", unit="bytes"
+)
+MIG_MEMORY_TOTAL = _family(
+    "mig_memory_total_bytes", "Memory of the MIG instance.", "instance", unit="bytes"
+)
+MIG_USER_PROCESSES = _family(
+    "mig_user_processes",
+    "Processes that use the MIG instance, by the owner's name.",
+    "instance",
+    "user",
+)
+MIG_PROCESS_MEMORY = _family(
+    "mig_process_memory_bytes",
+    "Memory of the MIG instance that is held by processes, by the owner's name.",
+    "instance",
+    "user",
+    unit="bytes",
+)
+PERSISTENCE_MODE = _family(
+    "persistence_mode", "1 when the driver keeps the device started while unused, else 0."
+)
+READING_UNAVAILABLE = _family(
+    "reading_unavailable",
+    "1 for each reading that the device or its driver does not give, and why.",
+    "reading",
+    "reason",
 )
 HEALTHY = _family("healthy", "1 when the driver reports the device healthy, else 0.")
 HEALTH_INFO = _family("health_info", "Always 1; the health in the driver's own word.", "state")
@@ -62,6 +234,14 @@ PROCESS_MEMORY = _family(
     "process_memory_bytes",
     "Device memory that is held by processes, by the owner's name.",
     "user",
+    unit="bytes",
+)
+PID_MEMORY = _family(
+    "pid_memory_bytes",
+    "Device memory that a process holds; only with the setting for it.",
+    "user",
+    "pid",
+    "name",
     unit="bytes",
 )
 
