@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
 import sentinel_exporters
-from sentinel_exporters import runner, server
+from sentinel_exporters import outcome, server
 from sentinel_exporters.catalog import (
     check_metric,
     check_module,
@@ -21,7 +21,7 @@ from sentinel_exporters.catalog import (
     load_collector,
 )
 from sentinel_exporters.config import Config
-from sentinel_exporters.core import Metric, MetricType
+from sentinel_exporters.core import CollectorSettings, Compat, Metric, MetricType
 from sentinel_exporters.errors import ContractError
 from tests.exporters.running import REPOSITORY, run_exporter, serving, values
 
@@ -64,10 +64,10 @@ def test_every_shipped_collector_keeps_the_contract(name: str) -> None:
 
 def test_no_two_families_share_a_name_with_different_meanings() -> None:
     seen: dict[str, Metric] = {
-        metric.name: metric for metric in (*runner.METRICS, *server.METRICS)
+        metric.name: metric for metric in (*outcome.METRICS, *server.METRICS)
     }
     for collector in find_collectors().values():
-        for metric in collector.metrics:
+        for metric in collector.families:
             assert seen.setdefault(metric.name, metric) == metric
 
 
@@ -86,17 +86,19 @@ def test_a_unit_is_a_base_unit_and_in_the_name() -> None:
 def test_every_metric_is_described_where_users_look() -> None:
     text = section(REPOSITORY / "docs" / "metrics.md", "Exporters")
     rows = {row[0]: row[1] for row in re.findall(r"(?m)^\| `(\w+)(?:\{([\w,]*)\})?`", text)}
-    metrics = [*runner.METRICS, *server.METRICS]
-    metrics += [metric for one in find_collectors().values() for metric in one.metrics]
+    metrics = [*outcome.METRICS, *server.METRICS]
+    metrics += [metric for one in find_collectors().values() for metric in one.families]
     assert rows == {metric.name: ",".join(metric.labels) for metric in metrics}
 
 
 def setting_names(prefix: str, model: type[BaseModel]) -> Iterator[str]:
-    """Yield the settings' names; those of a table of tables as `modules.<name>.user`."""
+    """Yield the names; of a table of tables `modules.<name>.user`, of a list `events.name`."""
     for name, info in model.model_fields.items():
         tables = [one for one in get_args(info.annotation) if isinstance(one, type)]
         tables = [one for one in tables if issubclass(one, BaseModel)]
-        if tables:
+        if tables and get_origin(info.annotation) is tuple:
+            yield from setting_names(f"{prefix}{name}.", tables[0])
+        elif tables:
             yield from setting_names(f"{prefix}{name}.<name>.", tables[0])
         else:
             yield prefix + name
@@ -104,10 +106,11 @@ def setting_names(prefix: str, model: type[BaseModel]) -> Iterator[str]:
 
 def test_every_setting_is_described_where_users_look() -> None:
     text = section(REPOSITORY / "docs" / "config.md", "Exporters")
-    known = {*setting_names("", Config), "<collector>.timeout_s"}
+    common = set(CollectorSettings.model_fields)
+    known = {*setting_names("", Config), *(f"<collector>.{name}" for name in common)}
     for collector in find_collectors().values():
         known |= set(setting_names(f"{collector.name}.", collector.settings))
-        known -= {f"{collector.name}.timeout_s"}
+        known -= {f"{collector.name}.{name}" for name in common}
     assert set(re.findall(r"(?m)^\| `([\w.<>]+)`", text)) == known
 
 
@@ -202,6 +205,39 @@ def make_module(**content: object) -> ModuleType:
 )
 def test_a_module_that_is_no_collector_is_refused(content: dict[str, object]) -> None:
     check_module("toy", make_module())
+    with pytest.raises(ContractError):
+        check_module("toy", make_module(**content))
+
+
+GAUGE = Metric("TOY_Value_total", "gauge", "x", ("hostName", "UUID"))
+
+
+def make_compat(*metrics: Metric) -> Compat:
+    return Compat(metrics, lambda _reading: ())
+
+
+def test_another_exporters_families_may_have_its_own_style_of_names() -> None:
+    collector = check_module("toy", make_module(COMPAT={"peer": make_compat(GAUGE)}))
+    assert list(collector.families) == [GAUGE]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"COMPAT": ()},
+        {"COMPAT": {"peer": (GAUGE,)}},
+        {"COMPAT": {1: make_compat(GAUGE)}},
+        {"COMPAT": {"peer": make_compat(GAUGE, GAUGE)}},
+        {"COMPAT": {"peer": make_compat(Metric("toy:value", "gauge", "x"))}},
+        {"COMPAT": {"peer": make_compat(Metric("toy_total", "counter", "x"))}},
+        {"COMPAT": {"peer": make_compat(Metric("toy", "gauge", ""))}},
+        {"COMPAT": {"peer": make_compat(Metric("toy", "gauge", "x", ("__name__",)))}},
+        {"COMPAT": {"peer": make_compat(Metric("toy", "gauge", "x", ("a-b",)))}},
+    ],
+)
+def test_another_exporters_family_that_prometheus_would_not_take_is_refused(
+    content: dict[str, object],
+) -> None:
     with pytest.raises(ContractError):
         check_module("toy", make_module(**content))
 

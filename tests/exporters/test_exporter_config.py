@@ -52,7 +52,7 @@ def test_the_environment_overrides_single_values_of_the_file(
         tmp_path, 'collectors = ["gpu"]\n[npu]\ntimeout_s = 20\ncommand = "x"', collectors
     )
     section = config.section(collectors["npu"])
-    assert section.model_dump() == {"timeout_s": 20, "command": "/opt/npu-smi"}
+    assert section.model_dump() == {"timeout_s": 20, "command": "/opt/npu-smi", "interval_s": 0}
     assert config.collectors == ("npu", "ssh")
 
 

@@ -12,7 +12,9 @@ import pytest
 from sentinel_exporters.catalog import Collector
 from sentinel_exporters.core import CollectorSettings, Metric, Sample, Scrape, Target
 from sentinel_exporters.errors import BadTarget, CollectorError
-from sentinel_exporters.runner import Outcome, Prober, Runner, TooManyProbes
+from sentinel_exporters.outcome import Outcome
+from sentinel_exporters.prober import Prober, TooManyProbes
+from sentinel_exporters.runner import Runner
 from tests.lab.wait import wait_for
 
 VALUE = Metric("toy_value", "gauge", "A toy.", ("name",))

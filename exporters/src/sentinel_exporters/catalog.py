@@ -5,20 +5,22 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from pydantic import ConfigDict
 
 from . import collectors
-from .core import CollectorSettings, DeviceReport, Metric, Scrape
+from .core import CollectorSettings, Compat, DeviceReport, Metric, Scrape
 from .errors import CollectorError, ContractError
 
 # https://prometheus.io/docs/concepts/data_model/ and the naming page beside it.
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LABEL_NAME = re.compile(r"[a-z][a-z0-9_]*")
+# What Prometheus itself takes, less the colons of recording rules and its own labels.
+_ANY_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 # Any: each collector has its own settings and reading, which only its own functions know.
@@ -34,6 +36,14 @@ class Collector:
     parse: Callable[[Any], Scrape]
     read_devices: Callable[[Any], DeviceReport] | None
     is_probe: bool = False
+    compat: Mapping[str, Compat] = field(default_factory=dict)
+
+    @property
+    def families(self) -> Iterator[Metric]:
+        """Every family that it may emit, those of other exporters included."""
+        yield from self.metrics
+        for compat in self.compat.values():
+            yield from compat.metrics
 
 
 def find_collectors() -> dict[str, Collector]:
@@ -51,7 +61,7 @@ def find_collectors() -> dict[str, Collector]:
         except Exception as error:  # whatever a broken module raises while it is imported
             collector = _broken(module.name, f"{type(error).__name__}: {error}")
         found[module.name] = collector
-        families.update((metric.name, metric) for metric in collector.metrics)
+        families.update((metric.name, metric) for metric in collector.families)
     return found
 
 
@@ -76,9 +86,7 @@ def check_module(name: str, module: ModuleType) -> Collector:
         raise ContractError(f"{name}: METRICS is not a tuple of Metric")
     for metric in metrics:
         check_metric(metric)
-    names = [metric.name for metric in metrics]
-    if len(set(names)) != len(names):
-        raise ContractError(f"{name}: METRICS names a family twice")
+    _check_names(f"{name}: METRICS", metrics)
     if not callable(getattr(module, "parse", None)):
         raise ContractError(f"{name}: needs parse()")
     return Collector(
@@ -90,7 +98,27 @@ def check_module(name: str, module: ModuleType) -> Collector:
         parse=module.parse,
         read_devices=getattr(module, "read_devices", None),
         is_probe=entries == ["probe"],
+        compat=_read_compat(name, getattr(module, "COMPAT", {})),
     )
+
+
+def _read_compat(name: str, declared: object) -> dict[str, Compat]:
+    if not isinstance(declared, Mapping):
+        raise ContractError(f"{name}: COMPAT is not a mapping")
+    for key, compat in declared.items():
+        where = f"{name}: COMPAT {key}"
+        if not isinstance(key, str) or not isinstance(compat, Compat):
+            raise ContractError(f"{where}: not a name and a Compat")
+        for metric in compat.metrics:
+            check_compat_metric(metric)
+        _check_names(where, compat.metrics)
+    return dict(declared)
+
+
+def _check_names(where: str, metrics: Iterable[Metric]) -> None:
+    names = [metric.name for metric in metrics]
+    if len(set(names)) != len(names):
+        raise ContractError(f"{where} names a family twice")
 
 
 def check_metric(metric: Metric) -> None:
@@ -99,20 +127,36 @@ def check_metric(metric: Metric) -> None:
         raise ContractError(f"{metric.name}: not a metric name")
     if (metric.type == "counter") != metric.name.endswith("_total"):
         raise ContractError(f"{metric.name}: a counter, and only a counter, ends in _total")
+    _check_text(metric, _LABEL_NAME)
+
+
+def check_compat_metric(metric: Metric) -> None:
+    """Raise ContractError when Prometheus would not take another exporter's family."""
+    if not _ANY_NAME.fullmatch(metric.name):
+        raise ContractError(f"{metric.name}: not a metric name")
+    if metric.type != "gauge":
+        raise ContractError(f"{metric.name}: another exporter's family is a gauge")
+    _check_text(metric, _ANY_NAME)
+
+
+def _check_text(metric: Metric, label_name: re.Pattern[str]) -> None:
     if not metric.help:
         raise ContractError(f"{metric.name}: has no help text")
     for label in metric.labels:
-        if not _LABEL_NAME.fullmatch(label):
+        if not label_name.fullmatch(label):
             raise ContractError(f"{metric.name}: {label!r} is not a label name")
     if len(set(metric.labels)) != len(metric.labels):
         raise ContractError(f"{metric.name}: a label is there twice")
 
 
-def _check_families(collector: Collector, families: Mapping[str, Metric]) -> None:
+def _check_families(collector: Collector, known: Mapping[str, Metric]) -> None:
+    # A copy: two sets of families of the collector itself may not disagree either, and those
+    # of a collector that is refused do not count.
+    families = dict(known)
     # Collectors may share a family, as gpu and npu do, but only the very same one: two type
     # lines for one name make Prometheus refuse the whole page.
-    for metric in collector.metrics:
-        if families.get(metric.name, metric) != metric:
+    for metric in collector.families:
+        if families.setdefault(metric.name, metric) != metric:
             raise ContractError(f"{collector.name}: {metric.name} is declared differently")
 
 

@@ -9,15 +9,17 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from . import __version__, runner, server
+from . import __version__, outcome, server
 from .catalog import Collector, find_collectors
 from .config import ENV_PREFIX, Config, load_config
 from .core import CollectorSettings, Device
 from .errors import ConfigError
-from .runner import Prober, Runner, describe
+from .prober import Prober
+from .run import describe
+from .runner import Runner
 from .server import Server, render
 
 log = logging.getLogger(__name__)
@@ -78,11 +80,19 @@ def choose_collectors(config: Config, collectors: Mapping[str, Collector]) -> li
     """Return what the configuration enables.
 
     With "auto" that is every collector of this machine, to join in when its source is present,
-    and no probe: what asks other machines is enabled by name.
+    and no probe: what asks other machines is enabled by name. Each has those families of other
+    exporters that are asked for.
     """
     if config.collectors == "auto":
-        return [one for one in collectors.values() if not one.is_probe]
-    return [collectors[name] for name in config.collectors]
+        chosen = [one for one in collectors.values() if not one.is_probe]
+    else:
+        chosen = [collectors[name] for name in config.collectors]
+    return [
+        replace(
+            one, compat={name: one.compat[name] for name in config.compat if name in one.compat}
+        )
+        for one in chosen
+    ]
 
 
 def _settings(config: Config, collectors: Iterable[Collector]) -> dict[str, CollectorSettings]:
@@ -97,8 +107,9 @@ def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
     """Answer Prometheus until SIGTERM or SIGINT."""
     enabled = choose_collectors(config, collectors)
     prober = Prober(enabled, _settings(config, enabled), config.max_probes)
+    runner = _make_runner(config, enabled)
     try:
-        web = Server(config.listen, _make_runner(config, enabled), prober, config.max_requests)
+        web = Server(config.listen, runner, prober, config.max_requests)
     except OSError as error:
         log.error("cannot listen address=%s error=%s", config.listen, error)
         return 1
@@ -113,7 +124,9 @@ def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
         "listening address=%s port=%d collectors=%s",
         config.listen, web.port, ",".join(one.name for one in enabled),
     )  # fmt: skip
+    runner.start()
     web.serve_until(lambda: os.read(wake, 1))
+    runner.stop()
     log.info("stopped")
     return 0
 
@@ -156,9 +169,18 @@ def devices(config: Config, collectors: Mapping[str, Collector]) -> int:
 
 
 def metrics(_config: Config, collectors: Mapping[str, Collector]) -> int:
-    """List every metric that can be emitted, by collector, enabled or not."""
-    families = [("exporter", metric) for metric in (*server.METRICS, *runner.METRICS)]
+    """List every metric that can be emitted, by collector, enabled or not.
+
+    Another exporter's families are those of `<collector>:<its name in the setting compat>`.
+    """
+    families = [("exporter", metric) for metric in (*server.METRICS, *outcome.METRICS)]
     families += [(one.name, metric) for one in collectors.values() for metric in one.metrics]
+    families += [
+        (f"{one.name}:{name}", metric)
+        for one in collectors.values()
+        for name, compat in one.compat.items()
+        for metric in compat.metrics
+    ]
     for origin, metric in families:
         labels = ",".join(metric.labels)
         columns = (origin, metric.name, metric.type, metric.unit, labels, metric.help)

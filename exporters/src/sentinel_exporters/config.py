@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -38,11 +45,14 @@ class Config(BaseSettings):
     )
     toml_path: ClassVar[Path | None] = None
     known_collectors: ClassVar[frozenset[str]] = frozenset()
+    known_compat: ClassVar[frozenset[str]] = frozenset()
 
     # Address and port; [::]:9641 for IPv6.
     listen: str = "0.0.0.0:9641"
     # "auto": those of this machine whose source is present; else their names.
     collectors: Annotated[Literal["auto"] | tuple[str, ...], NoDecode] = "auto"
+    # Other exporters' families that are given besides: their names.
+    compat: Annotated[tuple[str, ...], NoDecode] = ()
     # Requests that are served at the same time; further ones get 503 at once.
     max_requests: Annotated[int, Field(ge=1, le=256)] = 16
     # Targets that are probed at the same time, those that hang included; further ones get 503.
@@ -54,10 +64,10 @@ class Config(BaseSettings):
         split_address(value)
         return value
 
-    @field_validator("collectors", mode="before")
+    @field_validator("collectors", "compat", mode="before")
     @classmethod
-    def _split_names(cls, value: object) -> object:
-        if isinstance(value, str) and value != "auto":
+    def _split_names(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and (value, info.field_name) != ("auto", "collectors"):
             return tuple(
                 dict.fromkeys(name.strip() for name in value.split(",") if name.strip())
             )
@@ -66,10 +76,14 @@ class Config(BaseSettings):
     @field_validator("collectors")
     @classmethod
     def _check_names(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        unknown = set() if isinstance(value, str) else set(value) - cls.known_collectors
-        if unknown:
-            there = ", ".join(sorted(cls.known_collectors))
-            raise ValueError(f"no such collector: {', '.join(sorted(unknown))} (of {there})")
+        if not isinstance(value, str):
+            _refuse_unknown("collector", value, cls.known_collectors)
+        return value
+
+    @field_validator("compat")
+    @classmethod
+    def _check_compat(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _refuse_unknown("family of another exporter", value, cls.known_compat)
         return value
 
     @classmethod
@@ -93,6 +107,13 @@ class Config(BaseSettings):
         return settings
 
 
+def _refuse_unknown(what: str, names: Iterable[str], known: Set[str]) -> None:
+    unknown = sorted(set(names) - known)
+    if unknown:
+        there = ", ".join(sorted(known)) or "none"
+        raise ValueError(f"no such {what}: {', '.join(unknown)} (of {there})")
+
+
 def load_config(
     path: Path | None,
     collectors: Mapping[str, Collector],
@@ -112,6 +133,7 @@ def load_config(
     source = create_model("Config", __base__=Config, **sections)
     source.toml_path = path
     source.known_collectors = frozenset(collectors)
+    source.known_compat = frozenset(name for one in collectors.values() for name in one.compat)
     problems = list(_find_unknown_variables(source))
     try:
         config: Config = source(**(options or {}))

@@ -11,6 +11,8 @@ A collector is one module in `collectors/`; its file name is its name. It offers
 - `Settings`, optional: a CollectorSettings with the collector's own options, which become the
   section `[<name>]` of the configuration file.
 - `read_devices(settings)`, optional: a DeviceReport for `sentinel-exporter devices`.
+- `COMPAT`, optional: by the name for the setting `compat`, another exporter's families, made of
+  the same reading.
 
 A probe is a collector that asks other machines: it has `probe(settings, target)` instead of
 `read`, and is served at `/<name>?target=…&module=…` where it is enabled by name; "auto" enables
@@ -23,9 +25,9 @@ is usable in part goes into a Scrape with `problems`. A missing reading has no s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,6 +72,19 @@ class Scrape:
 
 
 @dataclass(frozen=True)
+class Compat:
+    """Another exporter's families, under its names and in its units; all of them gauges.
+
+    Upper-case names and labels are permitted, and `_total`, which OpenMetrics keeps for
+    counters. `samples` is pure and takes what `read` returned: Any, since only the collector
+    knows its type.
+    """
+
+    metrics: tuple[Metric, ...]
+    samples: Callable[[Any], Sequence[Sample]]
+
+
+@dataclass(frozen=True)
 class Target:
     """What a probe was asked for. `timeout_s` is what is left: later answers are not used."""
 
@@ -101,6 +116,8 @@ class DeviceReport:
 
 # How long a run may take; a collector that has another default says `timeout_s: TimeoutS = …`.
 TimeoutS = Annotated[float, Field(gt=0, le=300)]
+# How often the source is read in the background; `interval_s: IntervalS = …` for slow sources.
+IntervalS = Annotated[float, Field(ge=0, le=3600)]
 
 
 class CollectorSettings(BaseModel):
@@ -110,3 +127,6 @@ class CollectorSettings(BaseModel):
 
     # A run that takes longer is reported as failed.
     timeout_s: TimeoutS = 5.0
+    # 0: read at each scrape. Above: read that often, whoever asks, and a scrape gets the last
+    # result. Probes are always read when they are asked.
+    interval_s: IntervalS = 0.0

@@ -1,4 +1,4 @@
-"""Run collectors side by side, each with its own time limit. Knows no metric but its own."""
+"""Run this machine's collectors side by side, each with its own limits. Knows no metric."""
 
 from __future__ import annotations
 
@@ -6,105 +6,18 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 
+from .background import Background
 from .catalog import Collector
-from .core import CollectorSettings, Metric, Sample, Scrape, Target
-from .errors import BadTarget, CollectorError, ContractError, ExporterError
+from .core import CollectorSettings, Scrape, Target
+from .errors import ContractError
+from .outcome import Outcome
+from .run import Run, describe, start_run, summarize
 
 log = logging.getLogger(__name__)
-
-SUCCESS = Metric(
-    "sentinel_collector_success",
-    "gauge",
-    "1 when the collector's last run read all that it should, else 0.",
-    ("collector",),
-)
-DURATION = Metric(
-    "sentinel_collector_duration_seconds",
-    "gauge",
-    "How long the collector's last run took, or has been running.",
-    ("collector",),
-    "seconds",
-)
-LAST_SUCCESS = Metric(
-    "sentinel_collector_last_success_timestamp_seconds",
-    "gauge",
-    "When the collector last succeeded, in Unix time; absent when it never did.",
-    ("collector",),
-    "seconds",
-)
-METRICS = (SUCCESS, DURATION, LAST_SUCCESS)
-
-
-class TooManyProbes(ExporterError):
-    """As many targets as permitted are being probed already."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended; `is_absent`: there is no such source here, so nothing is reported."""
-
-    collector: str
-    samples: tuple[Sample, ...] = ()
-    duration_s: float = 0.0
-    problems: tuple[str, ...] = ()
-    last_success: float | None = None
-    is_absent: bool = False
-
-    @property
-    def is_success(self) -> bool:
-        """Whether everything could be read."""
-        return not self.problems and not self.is_absent
-
-    def own_samples(self) -> list[Sample]:
-        """Return the series about the run itself."""
-        samples = [
-            SUCCESS.sample(float(self.is_success), self.collector),
-            DURATION.sample(self.duration_s, self.collector),
-        ]
-        if self.last_success is not None:
-            samples.append(LAST_SUCCESS.sample(self.last_success, self.collector))
-        return samples
-
-
-class _Run:
-    """One run in a thread of its own, which is abandoned when it takes too long."""
-
-    def __init__(self, name: str, work: Callable[[], Scrape | None]) -> None:
-        self.started = time.monotonic()
-        self.scrape: Scrape | None = None
-        self.error: Exception | None = None
-        self.ended = 0.0
-        self._work = work
-        self._done = threading.Event()
-        # A daemon, because a driver call that never returns must not keep the process alive.
-        threading.Thread(target=self._main, name=f"collector-{name}", daemon=True).start()
-
-    def _main(self) -> None:
-        try:
-            self.scrape = self._work()
-        except Exception as error:  # the boundary of a collector: its failure is its result
-            self.error = error
-        self.ended = time.monotonic()
-        self._done.set()
-
-    @property
-    def is_done(self) -> bool:
-        return self._done.is_set()
-
-    def outcome(self, name: str, deadline: float) -> Outcome:
-        """Wait until `deadline` (monotonic) and say how the run stands then."""
-        if not self._done.wait(max(0.0, deadline - time.monotonic())):
-            took = time.monotonic() - self.started
-            return Outcome(name, duration_s=took, problems=("no answer within the time limit",))
-        took = self.ended - self.started
-        if self.error is not None:
-            return Outcome(name, duration_s=took, problems=(describe(self.error),))
-        if self.scrape is None:
-            return Outcome(name, duration_s=took, is_absent=True)
-        return Outcome(name, tuple(self.scrape.samples), took, tuple(self.scrape.problems))
 
 
 class Runner:
@@ -122,29 +35,53 @@ class Runner:
         self._settings = settings
         self._joined = set() if is_auto else set(self._collectors)
         self._lock = threading.Lock()
-        self._runs: dict[str, _Run] = {}
+        self._backgrounds: dict[str, Background] = {}
+        self._runs: dict[str, Run] = {}
+        self._last_reading: dict[str, float] = {}
         self._last_success: dict[str, float] = {}
         self._reasons: dict[str, tuple[str, ...]] = {}
 
-    def collect(self, limit_s: float = math.inf) -> list[Outcome]:
-        """Run every collector and return what ended within its own limit and `limit_s`.
+    def start(self) -> None:
+        """Begin to read the sources that have an interval; before, all are read when asked."""
+        for name in self._collectors:
+            if self._settings[name].interval_s > 0:
+                work = partial(self._work, name)
+                self._backgrounds[name] = Background(name, work, self._settings[name])
 
-        A run that an earlier call left behind is waited for, not started a second time.
+    def stop(self) -> None:
+        """Begin no further run in the background."""
+        for background in self._backgrounds.values():
+            background.stop()
+
+    def collect(self, limit_s: float = math.inf) -> list[Outcome]:
+        """Return every collector's result: the last one, or a run's that ends in time.
+
+        In time is within its own limit and `limit_s`. A run that an earlier call left behind
+        is waited for, not started a second time.
         """
         latest = time.monotonic() + limit_s
         with self._lock:
-            runs = {name: self._start(name) for name in self._collectors}
-        outcomes = [
-            run.outcome(name, min(latest, run.started + self._settings[name].timeout_s))
-            for name, run in runs.items()
-        ]
+            runs = {
+                name: self._start(name)
+                for name in self._collectors
+                if name not in self._backgrounds
+            }
+        outcomes = []
+        for name in self._collectors:
+            if name in self._backgrounds:
+                outcomes.append(self._backgrounds[name].outcome(latest))
+            else:
+                outcomes.append(self._wait(name, runs[name], latest))
         with self._lock:
-            return [self._keep(outcome) for outcome in outcomes if not outcome.is_absent]
+            for outcome in outcomes:
+                if not outcome.is_absent:
+                    self._note(outcome)
+        return [outcome for outcome in outcomes if not outcome.is_absent]
 
-    def _start(self, name: str) -> _Run:
+    def _start(self, name: str) -> Run:
         run = self._runs.get(name)
         if run is None or run.is_done:
-            run = self._runs[name] = _Run(name, lambda: self._work(name))
+            run = self._runs[name] = start_run(name, partial(self._work, name))
         return run
 
     def _work(self, name: str) -> Scrape | None:
@@ -153,13 +90,26 @@ class Runner:
         if name not in self._joined and not collector.is_present(settings):
             return None
         self._joined.add(name)
-        return check_scrape(collector, collector.parse(collector.read(settings)))
+        return read_once(collector, settings)
 
-    def _keep(self, outcome: Outcome) -> Outcome:
-        """Remember a success, and log a failure when it begins, changes and ends."""
+    def _wait(self, name: str, run: Run, latest: float) -> Outcome:
+        is_done = run.wait(min(latest, run.started + self._settings[name].timeout_s))
+        with self._lock:
+            if is_done and run.scrape is not None:
+                self._last_reading[name] = run.started
+                if not run.problems:
+                    self._last_success[name] = run.ended_at
+            reading = self._last_reading.get(name)
+            success = self._last_success.get(name)
+        return replace(
+            summarize(name, run),
+            last_success=success,
+            age_s=None if reading is None else time.monotonic() - reading,
+        )
+
+    def _note(self, outcome: Outcome) -> None:
+        """Log a failure when it begins, changes and ends."""
         name = outcome.collector
-        if outcome.is_success:
-            self._last_success[name] = time.time()
         before = self._reasons.get(name, ())
         if outcome.problems and outcome.problems != before:
             log.error(
@@ -168,13 +118,6 @@ class Runner:
         elif before and not outcome.problems:
             log.info("collector recovered collector=%s", name)
         self._reasons[name] = outcome.problems
-        return Outcome(
-            name,
-            outcome.samples,
-            outcome.duration_s,
-            outcome.problems,
-            self._last_success.get(name),
-        )
 
     def reasons(self) -> dict[str, tuple[str, ...]]:
         """Return, for each collector that has run, its last problems; () is a success."""
@@ -182,66 +125,32 @@ class Runner:
             return dict(self._reasons)
 
 
-class Prober:
-    """The probes of other machines. Safe to use from several threads."""
+def read_once(collector: Collector, settings: CollectorSettings, *target: Target) -> Scrape:
+    """Return what the collector finds now, with the other exporters' families that it has.
 
-    def __init__(
-        self,
-        collectors: Iterable[Collector],
-        settings: Mapping[str, CollectorSettings],
-        max_probes: int,
-    ) -> None:
-        self._collectors = {one.name: one for one in collectors if one.is_probe}
-        self._settings = settings
-        self._max_probes = max_probes
-        self._lock = threading.Lock()
-        self._runs: dict[tuple[str, str, str], _Run] = {}
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The probes that are served."""
-        return tuple(self._collectors)
-
-    def probe(self, name: str, address: str, module: str, limit_s: float = math.inf) -> Outcome:
-        """Probe one target and wait for the answer at most its own limit and `limit_s`.
-
-        A target that is being probed is waited for, not asked a second time.
-        Raises KeyError for an unknown probe, BadTarget for an unknown target or module, and
-        TooManyProbes.
-        """
-        collector, settings = self._collectors[name], self._settings[name]
-        timeout_s = min(settings.timeout_s, limit_s)
-        target = Target(address, module, timeout_s)
-        key = (name, address, module)
-        with self._lock:
-            self._runs = {at: run for at, run in self._runs.items() if not run.is_done}
-            run = self._runs.get(key)
-            if run is None:
-                if len(self._runs) >= self._max_probes:
-                    raise TooManyProbes(f"{self._max_probes} probes are running")
-                run = self._runs[key] = _Run(
-                    name,
-                    lambda: check_scrape(
-                        collector, collector.parse(collector.read(settings, target))
-                    ),
-                )
-        outcome = run.outcome(name, run.started + timeout_s)
-        if isinstance(run.error, BadTarget):
-            raise run.error
-        if outcome.problems:
-            # Not an error of ours: the series say it, and a dead target would fill the log.
-            log.info(
-                "probe failed probe=%s target=%s module=%s reason=%s",
-                name, address, module, "; ".join(outcome.problems),
-            )  # fmt: skip
-        return outcome
+    Raises what `read` and `parse` raise, and ContractError for samples that spoil the page.
+    """
+    reading = collector.read(settings, *target)
+    scrape = check_scrape(collector, collector.parse(reading))
+    samples, problems = list(scrape.samples), list(scrape.problems)
+    for name, compat in collector.compat.items():
+        # Each by itself: what is made for other dashboards must not take our own away.
+        try:
+            more = compat.samples(reading)
+            check_scrape(collector, Scrape([*samples, *more]))
+        except Exception as error:
+            problems.append(f"compat {name}: {describe(error)}")
+        else:
+            samples += more
+    return Scrape(samples, problems)
 
 
 def check_scrape(collector: Collector, scrape: Scrape) -> Scrape:
     """Return the scrape; raises ContractError when its samples would spoil the page."""
+    declared = frozenset(collector.families)
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for sample in scrape.samples:
-        if sample.metric not in collector.metrics:
+        if sample.metric not in declared:
             raise ContractError(f"{sample.metric.name} is not in METRICS")
         if not math.isfinite(sample.value):
             raise ContractError(f"{sample.metric.name} is {sample.value}")
@@ -249,11 +158,3 @@ def check_scrape(collector: Collector, scrape: Scrape) -> Scrape:
             raise ContractError(f"{sample.metric.name}{list(sample.labels)} is there twice")
         seen.add((sample.metric.name, sample.labels))
     return scrape
-
-
-def describe(error: Exception) -> str:
-    """Return the error in one line; an unexpected one with its type."""
-    text = " ".join(str(error).split())
-    if isinstance(error, CollectorError):
-        return text
-    return f"{type(error).__name__}: {text}"

@@ -28,7 +28,8 @@ from .config import split_address
 from .core import Metric, Sample
 from .errors import BadTarget
 from .exposition import Page
-from .runner import Prober, Runner, TooManyProbes
+from .prober import Prober, TooManyProbes
+from .runner import Runner
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,82 @@
+"""One run of one collector, in whatever thread. Decides neither when nor how long to wait."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from .core import Scrape
+from .errors import CollectorError
+from .outcome import TOO_SLOW, Outcome
+
+
+class Run:
+    """One run, in the thread that calls `execute`; its result may be read once it is done."""
+
+    def __init__(self, work: Callable[[], Scrape | None]) -> None:
+        """`work` returns None where there is no such source."""
+        self.started = time.monotonic()
+        self.ended = math.inf
+        self.ended_at = math.inf  # Unix time, for people
+        self.scrape: Scrape | None = None
+        self.error: Exception | None = None
+        self._work = work
+        self._done = threading.Event()
+
+    def execute(self) -> None:
+        """Do the work; returns when it does, which may be never."""
+        try:
+            self.scrape = self._work()
+        except Exception as error:  # the boundary of a collector: its failure is its result
+            self.error = error
+        self.ended = time.monotonic()
+        self.ended_at = time.time()
+        self._done.set()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended."""
+        return self._done.is_set()
+
+    @property
+    def duration_s(self) -> float:
+        """How long it took, or has been running."""
+        return min(self.ended, time.monotonic()) - self.started
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What went wrong, once it is done."""
+        if self.error is not None:
+            return (describe(self.error),)
+        return tuple(self.scrape.problems) if self.scrape else ()
+
+    def wait(self, deadline: float) -> bool:
+        """Wait for its end until `deadline` (monotonic); say whether it has ended."""
+        return self._done.wait(max(0.0, deadline - time.monotonic()))
+
+
+def start_run(name: str, work: Callable[[], Scrape | None]) -> Run:
+    """Start a run in a thread of its own, which is left behind when it takes too long."""
+    run = Run(work)
+    # A daemon, because a driver call that never returns must not keep the process alive.
+    threading.Thread(target=run.execute, name=f"collector-{name}", daemon=True).start()
+    return run
+
+
+def summarize(name: str, run: Run) -> Outcome:
+    """Return how the run stands now, without what earlier runs did."""
+    if not run.is_done:
+        return Outcome(name, (), run.duration_s, (TOO_SLOW,))
+    if run.scrape is None:
+        return Outcome(name, (), run.duration_s, run.problems, is_absent=run.error is None)
+    return Outcome(name, tuple(run.scrape.samples), run.duration_s, run.problems)
+
+
+def describe(error: Exception) -> str:
+    """Return the error in one line; an unexpected one with its type."""
+    text = " ".join(str(error).split())
+    if isinstance(error, CollectorError):
+        return text
+    return f"{type(error).__name__}: {text}"
