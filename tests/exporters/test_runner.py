@@ -5,79 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 
-from sentinel_exporters.catalog import Collector
-from sentinel_exporters.core import CollectorSettings, Metric, Sample, Scrape, Target
+from sentinel_exporters.core import CollectorSettings, Compat, Metric, Sample
 from sentinel_exporters.errors import BadTarget, CollectorError
 from sentinel_exporters.outcome import Outcome
 from sentinel_exporters.prober import Prober, TooManyProbes
-from sentinel_exporters.runner import Runner
+from tests.exporters.toy import LONG, SHORT, VALUE, Source, collect, make_runner, own
 from tests.lab.wait import wait_for
-
-VALUE = Metric("toy_value", "gauge", "A toy.", ("name",))
-SHORT = CollectorSettings(timeout_s=0.2)
-LONG = CollectorSettings(timeout_s=60)
-
-
-@dataclass
-class Source:
-    """What a toy collector reads: it counts its reads and may be held or made to fail."""
-
-    name: str
-    reads: int = 0
-    error: Exception | None = None
-    problems: tuple[str, ...] = ()
-    samples: tuple[Sample, ...] | None = None
-    is_present: bool = True
-    gate: threading.Event = field(default_factory=threading.Event)
-    is_probe: bool = False
-
-    def __post_init__(self) -> None:
-        self.gate.set()
-
-    def read(self, _settings: CollectorSettings, target: Target | None = None) -> str:
-        self.reads += 1
-        self.gate.wait(30)
-        if self.error:
-            raise self.error
-        return target.address if target else self.name
-
-    def parse(self, reading: str) -> Scrape:
-        samples = (VALUE.sample(1, reading),) if self.samples is None else self.samples
-        return Scrape(samples, self.problems)
-
-    def collector(self) -> Collector:
-        return Collector(
-            self.name,
-            (VALUE,),
-            CollectorSettings,
-            lambda _settings: self.is_present,
-            self.read,
-            self.parse,
-            None,
-            self.is_probe,
-        )
-
-
-def make_runner(
-    *sources: Source, settings: CollectorSettings = LONG, is_auto: bool = False
-) -> Runner:
-    return Runner(
-        [source.collector() for source in sources],
-        {source.name: settings for source in sources},
-        is_auto=is_auto,
-    )
-
-
-def collect(runner: Runner, limit_s: float = 30) -> dict[str, Outcome]:
-    return {outcome.collector: outcome for outcome in runner.collect(limit_s)}
-
-
-def own(outcome: Outcome) -> dict[str, float]:
-    return {sample.metric.name: sample.value for sample in outcome.own_samples()}
 
 
 def test_a_run_that_reads_everything_is_a_success() -> None:
@@ -216,6 +152,44 @@ def test_a_lasting_failure_is_logged_once_and_its_end_too(
         "collector failed collector=a reason=no tool",
         "collector recovered collector=a",
     ]
+
+
+PEER_VALUE = Metric("TOY_VALUE", "gauge", "A peer's name for it.", ("NAME",))
+
+
+def make_compat(*samples: Sample) -> Compat:
+    return Compat((PEER_VALUE,), lambda _reading: samples)
+
+
+def test_another_exporters_families_come_from_the_same_reading() -> None:
+    peer = Compat((PEER_VALUE,), lambda reading: [PEER_VALUE.sample(1, f"of {reading}")])
+    source = Source("a", compat={"peer": peer})
+    outcome = collect(make_runner(source))["a"]
+    assert outcome.samples == (VALUE.sample(1, "a"), PEER_VALUE.sample(1, "of a"))
+    assert source.reads == 1
+
+
+def fail(_reading: object) -> list[Sample]:
+    raise KeyError("clock")
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [
+        (Compat((PEER_VALUE,), fail), "compat peer: KeyError: 'clock'"),
+        (make_compat(PEER_VALUE.sample(float("nan"), "a")), "TOY_VALUE is nan"),
+        (make_compat(VALUE.sample(1, "a")), "toy_value['a'] is there twice"),
+        (make_compat(Metric("other", "gauge", "x").sample(1)), "other is not in METRICS"),
+    ],
+)
+def test_another_exporters_families_that_fail_hide_neither_ours_nor_a_third_ones(
+    peer: Compat, reason: str
+) -> None:
+    good = make_compat(PEER_VALUE.sample(1, "good"))
+    outcome = collect(make_runner(Source("a", compat={"peer": peer, "good": good})))["a"]
+    assert outcome.samples == (VALUE.sample(1, "a"), PEER_VALUE.sample(1, "good"))
+    assert len(outcome.problems) == 1
+    assert reason in outcome.problems[0]
 
 
 def make_prober(source: Source, max_probes: int = 8, timeout_s: float = 30) -> Prober:
