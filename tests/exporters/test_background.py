@@ -1,10 +1,12 @@
-"""Sources that are read in the background: nobody waits for them, and nothing stale is shown."""
+"""Sources that are read in the background: nobody waits, and nothing stale is shown."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -88,6 +90,20 @@ def test_before_the_start_everything_is_read_when_asked() -> None:
     assert source.reads == 2
 
 
+def test_setting_the_clock_changes_neither_the_age_nor_the_rhythm(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source("a")
+    runner = start(source)
+    for now in (4e9, 0.0, 4e9):
+        monkeypatch.setattr(time, "time", partial(float, now))
+        read_more(source)
+        outcome = collect(runner)["a"]
+        assert outcome.is_success
+        assert outcome.last_success == now
+        assert 0 <= own(outcome)[AGE] < 30
+
+
 def test_a_change_of_the_source_replaces_what_was_there(start: Start) -> None:
     source = Source("a", samples=(VALUE.sample(1, "alice"), VALUE.sample(1, "bob")))
     runner = start(source)
@@ -135,7 +151,7 @@ def test_a_run_that_hangs_fails_at_once_and_its_last_result_goes_when_it_is_old(
 ) -> None:
     source = Source("a")
     runner = start(source, settings=BRIEF)
-    assert collect(runner)["a"].is_success
+    wait_for("a success", lambda: collect(runner)["a"].is_success)
     hang(source)
     seen: list[Outcome] = []
 
@@ -163,11 +179,11 @@ def test_a_hanging_source_is_read_once_and_delays_no_other(start: Start) -> None
     slow.gate.clear()
     runner = start(slow, good, settings=BRIEF)
     read_more(good, 5)
-    outcomes = collect(runner)
+    wait_for("a success", lambda: collect(runner)["good"].is_success)
     assert slow.reads == 1
-    assert outcomes["slow"].problems == (TOO_SLOW,)
-    assert AGE not in own(outcomes["slow"])
-    assert outcomes["good"].is_success
+    stuck = collect(runner)["slow"]
+    assert stuck.problems == (TOO_SLOW,)
+    assert AGE not in own(stuck)
 
 
 def test_a_result_that_comes_late_is_shown_and_counts_as_failed(start: Start) -> None:
@@ -176,9 +192,8 @@ def test_a_result_that_comes_late_is_shown_and_counts_as_failed(start: Start) ->
     runner = start(source, settings=CollectorSettings(interval_s=3600, timeout_s=0.05))
     assert collect(runner)["a"].problems == (TOO_SLOW,)
     source.gate.set()
-    late = wait_for(
-        "the samples", lambda: one if (one := collect(runner)["a"]).samples else None
-    )
+    wait_for("the samples", lambda: collect(runner)["a"].samples)
+    late = collect(runner)["a"]
     assert late.problems == (TOO_SLOW,)
     assert late.last_success is None
     assert own(late)[AGE] >= 0.05
