@@ -28,6 +28,8 @@ class Facts:
     minor: int | None = None
     serial: str | None = None
     vbios_version: str | None = None
+    # As in "9.0".
+    compute_capability: str | None = None
     # By "shutdown", "slowdown", "memory_max", "gpu_max".
     temperature_thresholds_celsius: Mapping[str, int] = field(default_factory=dict)
     # By the keys of Gpu.clocks_mhz.
@@ -121,6 +123,9 @@ class Activity:
     ratios: Mapping[str, float]
     pcie_transmitted_bytes_per_s: float | None = None
     pcie_received_bytes_per_s: float | None = None
+    # Over all NVLinks.
+    nvlink_transmitted_bytes_per_s: float | None = None
+    nvlink_received_bytes_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,10 @@ class Gpu:
     fan_percents: Mapping[int, int] = field(default_factory=dict)
     performance_state: int | None = None
     is_persistent: bool | None = None
+    # Of nvmlComputeMode_t, nvmlGpuFabricState_t and nvmlDeviceGpuRecoveryAction_t.
+    compute_mode: int | None = None
+    fabric_state: int | None = None
+    recovery_action: int | None = None
     ecc: Ecc = Ecc()
     remapped_rows: RemappedRows | None = None
     # By "max", "high", "partial", "low", "none".
@@ -222,4 +231,6 @@ class Reading:
     owners: Mapping[int, str]
     # The names of the processes that have series of their own, by pid.
     process_names: Mapping[int, str] = field(default_factory=dict)
+    # Of the driver's own CUDA, as in "12.4"; "" where it does not tell.
+    cuda_version: str = ""
     problems: tuple[str, ...] = ()
