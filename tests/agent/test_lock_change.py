@@ -43,6 +43,16 @@ def lab(shared: LockLab) -> Iterator[LockLab]:
         shared.node.reload_sshd()
 
 
+def assert_locked_and_given_back(lab: LockLab) -> None:
+    """Nobody but the operators gets in, and then all files are as they were."""
+    before = lab.site()
+    assert lab.call("engage") == []
+    assert not lab.is_let_in("alice")
+    assert lab.is_let_in("ops")
+    assert lab.call("release") is None
+    assert lab.site() == before
+
+
 def offered(lab: LockLab, user: str) -> str:
     """Return what sshd says to the user who has no key, the banner with it."""
     argv = lab.node.ssh_argv(user, None)
@@ -225,12 +235,7 @@ def test_a_hostile_main_config_is_locked_too_and_given_back_byte_for_byte(
 def test_a_main_config_without_include_is_locked_too(lab: LockLab) -> None:
     """As some distributions ship it."""
     lab.start_sshd(SSHD_CONFIG.partition("\n")[2])
-    before = lab.site()
-    assert lab.call("engage") == []
-    assert not lab.is_let_in("alice")
-    assert lab.is_let_in("ops")
-    assert lab.call("release") is None
-    assert lab.site() == before
+    assert_locked_and_given_back(lab)
 
 
 def test_an_earlier_drop_in_with_its_own_command_does_not_open_the_lock(lab: LockLab) -> None:
@@ -241,12 +246,7 @@ def test_an_earlier_drop_in_with_its_own_command_does_not_open_the_lock(lab: Loc
         "Match User alice\n  AuthorizedKeysCommand /usr/lib/other/keys %u\n"
         "  AuthorizedKeysCommandUser root\n",
     )
-    before = lab.site()
-    assert lab.call("engage") == []
-    assert not lab.is_let_in("alice")
-    assert lab.is_let_in("ops")
-    assert lab.call("release") is None
-    assert lab.site() == before
+    assert_locked_and_given_back(lab)
 
 
 def test_root_alone_is_enough(lab: LockLab) -> None:

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from .errors import StateError
 
+# Held by the agent that runs, in the state folder.
+AGENT_LOCK = "agent.lock"
+
 
 def replace_file(path: Path, content: bytes, *, mode: int, gid: int = 0) -> os.stat_result:
     """Put a root-owned file in place of `path` and return its stat; survives power loss.
@@ -97,9 +100,7 @@ def sole_agent(state_dir: Path) -> Iterator[bool]:
     """
     try:
         opened = os.open(
-            state_dir / "agent.lock",
-            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-            0o600,
+            state_dir / AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
     except OSError as error:
         raise StateError(f"cannot use {state_dir}: {error.strerror}") from error

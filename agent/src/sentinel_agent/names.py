@@ -70,12 +70,13 @@ class NameService:
         self._groups: dict[str, _Known[Group]] = {}
         self._questions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._is_hanging = threading.Event()
+        # Set when the question is answered that was waited for in vain.
+        self._overdue: threading.Event | None = None
 
     @property
     def is_hanging(self) -> bool:
         """Say whether a question has been waiting for its answer for too long."""
-        return self._is_hanging.is_set()
+        return self._overdue is not None and not self._overdue.is_set()
 
     def user(self, name: str, *, anew: bool = False) -> Answer[Account]:
         """Look up an account by its name; `anew`: do not take an answer of a moment ago."""
@@ -97,7 +98,7 @@ class NameService:
             good_s = FOUND_S if last.value is not None else NOT_FOUND_S
             if time.monotonic() - last.asked_s < good_s:
                 return Answer(last.value, is_fresh=True)
-        if self._is_hanging.is_set():
+        if self.is_hanging:
             return Answer(last.value if last else None, is_fresh=False)
         answered = threading.Event()
 
@@ -106,16 +107,18 @@ class NameService:
                 known[key] = _Known(look(key), time.monotonic())
             finally:
                 answered.set()
-                self._is_hanging.clear()
 
+        meanwhile = last.value if last is not None and not anew else None
+        if meanwhile is not None:
+            # Good enough until the answer is there: a round has many to ask for. Put there
+            # before the question, so that it never takes the answer's place.
+            known[key] = _Known(meanwhile, time.monotonic())
         self._questions.put(ask)
         self._start()
-        if last is not None and last.value is not None and not anew:
-            # Good enough until the answer is there: a round has many to ask for.
-            known[key] = _Known(last.value, time.monotonic())
-            return Answer(last.value, is_fresh=True)
+        if meanwhile is not None:
+            return Answer(meanwhile, is_fresh=True)
         if not answered.wait(self._wait_s):
-            self._is_hanging.set()
+            self._overdue = answered
         now = known.get(key)
         is_fresh = now is not None and now is not last
         return Answer(now.value if now else None, is_fresh=is_fresh)

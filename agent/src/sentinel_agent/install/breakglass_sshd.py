@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..lock.drop_in import BREAKGLASS_KEYS, CHECK_KEYS, PAM_SERVICE_NAME, PENALTIES
+from ..lock.drop_in import BREAKGLASS_KEY_FILES, PAM_SERVICE_NAME, PENALTIES
 from ..lock.sshd import Sshd
 from ..lock.sshd_listener import BREAKGLASS_CONFIG
 
@@ -102,7 +102,7 @@ def render_config(sshd: Sshd, group: str, port: int) -> str:
         port=port,
         pid_file=PID_FILE,
         group=group,
-        keys=f"{BREAKGLASS_KEYS} {CHECK_KEYS}",
+        keys=BREAKGLASS_KEY_FILES,
         pam=f"PAMServiceName {SERVICE}\n" if sshd.version >= PAM_SERVICE_NAME else "",
         per_source=PER_SOURCE_TEXT if sshd.version >= PER_SOURCE else "",
         # There is no password to guess, and an operator's own mistakes must not shut him out.

@@ -97,9 +97,7 @@ class _Installer:
     def __init__(self, config: Config, record: Record, options: Options, say: Say) -> None:
         self._state_dir = config.state_dir
         self._say = say
-        self._record = Record(
-            __version__, options.breakglass_port, options.replace_akc, record.made
-        )
+        self._record = Record(__version__, options.breakglass_port, record.made)
         if not self._state_dir.exists():
             # It holds the record, so it comes before everything that is recorded; its group and
             # mode are a step like others.

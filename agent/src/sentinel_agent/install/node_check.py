@@ -6,9 +6,7 @@ It does what the agent does before and after it locks, so what it finds is what 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ from dataclasses import dataclass
 from .. import commands
 from ..config import Config
 from ..errors import AgentError, InstallError, StateError
+from ..files import AGENT_LOCK, sole_agent
 from ..lock import check_login, drop_in, pam, sshd, switch, verification
 from ..lock.breakglass import find_operators
 from ..lock.files import lock_text
-from ..lock.sshd_listener import is_systemd
+from ..lock.sshd_listener import greets, is_systemd
 from ..policy.cache import Cache
 from ..policy.model import format_time
 from ..server.client import BookingClient
@@ -123,8 +122,8 @@ def _break_glass(config: Config, record: Record) -> Iterator[Line]:
     yield _tried("break-glass sshd", try_it)
     port = record.breakglass_port
     usable = [operator for operator in operators if not operator.problem]
-    if not _is_listening(port):
-        yield Line("break-glass sshd", f"nothing listens on port {port}", is_good=False)
+    if not greets("127.0.0.1", port):
+        yield Line("break-glass sshd", f"no sshd answers on port {port}", is_good=False)
     elif usable:
         with check_login.check_key(sshd.find_sshd(), usable[0].user) as key:
             failure = check_login.login(usable[0].user, key, "127.0.0.1", port)
@@ -191,24 +190,13 @@ def _agent(config: Config) -> Iterator[Line]:
     if is_systemd():
         done = commands.run(["systemctl", "is-enabled", UNIT])
         yield Line("agent", f"{UNIT} is {done.output.strip() or done.reason}", not done.status)
-    try:
-        opened = os.open(config.state_dir / "agent.lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        yield Line("agent", "has never run here", is_good=False)
-        return
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield Line("agent", "runs")
-    else:
-        yield Line("agent", "does not run: nobody's session is ended", is_good=False)
-    finally:
-        os.close(opened)
+    yield _tried("agent", lambda: _running(config))
 
 
-def _is_listening(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), 3):
-            return True
-    except OSError:
-        return False
+def _running(config: Config) -> str:
+    if not (config.state_dir / AGENT_LOCK).exists():
+        raise InstallError("has never run here")
+    with sole_agent(config.state_dir) as is_alone:
+        if is_alone:
+            raise InstallError("does not run: nobody's session is ended")
+    return "runs"

@@ -42,7 +42,6 @@ class _RecordFile(BaseModel):
     format: Literal[1] = 1
     agent_version: str = ""
     breakglass_port: int = 0
-    replace_akc: bool = False
     made: tuple[Made, ...] = ()
 
 
@@ -52,7 +51,6 @@ class Record:
 
     agent_version: str = ""
     breakglass_port: int = 0
-    replace_akc: bool = False
     made: tuple[Made, ...] = field(default=())
 
     def with_made(self, made: Made) -> Record:
@@ -103,7 +101,6 @@ def _encode(record: Record) -> bytes:
     document = _RecordFile(
         agent_version=record.agent_version,
         breakglass_port=record.breakglass_port,
-        replace_akc=record.replace_akc,
         made=record.made,
     )
     return document.model_dump_json(indent=1).encode()
@@ -117,6 +114,4 @@ def _load(path: Path) -> Record | None:
         document = _RecordFile.model_validate_json(text)
     except ValidationError:
         raise StateError(f"{path} is damaged") from None
-    return Record(
-        document.agent_version, document.breakglass_port, document.replace_akc, document.made
-    )
+    return Record(document.agent_version, document.breakglass_port, document.made)

@@ -18,7 +18,7 @@ from .. import commands
 from ..cards.origins import Origins
 from ..config import DEFAULT_PATH, Config, load_config
 from ..errors import InstallError, StateError
-from ..files import replace_file, sole_agent
+from ..files import AGENT_LOCK, replace_file, sole_agent
 from ..lock import check_login, switch
 from ..lock.sshd_listener import is_systemd
 from .farewell import tell_open
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 # The agent's own state, which it made while it ran.
 STATE_FILES = (
     RECORD, UNFINISHED, "registration.json", "policy.json", "access", "granted.json",
-    "cards.json", "agent.lock", "lock-change.flock",
+    "cards.json", AGENT_LOCK, "lock-change.flock",
 )  # fmt: skip
 
 # What tempfile.mkstemp puts behind the prefix that files.replace_file gives it.
@@ -81,9 +81,7 @@ def _take_away(made: Made, config: Config, say: Say) -> None:
         case "mode":
             _restore_mode(path, made.digest)
         case "link":
-            kept = "" if path.is_symlink() else "it is no link now"
-            if not kept:
-                path.unlink()
+            kept = _remove_link(path, made.digest)
         case "folder" if path == config.state_dir:
             return  # the record is in it: it comes last
         case "folder":
@@ -108,6 +106,13 @@ def _remove_file(path: Path, made: Made) -> str:
         mode = path.stat().st_mode & 0o7777
         replace_file(path, base64.b64decode(made.before), mode=mode)
     return ""
+
+
+def _remove_link(path: Path, target: str) -> str:
+    if path.is_symlink() and str(path.readlink()) == target:
+        path.unlink()
+        return ""
+    return "it was changed since" if os.path.lexists(path) else ""
 
 
 def _restore_mode(path: Path, before: str) -> None:

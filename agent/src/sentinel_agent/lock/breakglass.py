@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import commands
 
 FOLDER = Path("/etc/sentinel/breakglass")
-# login(1) refuses these; nologin also by sshd's own look into /etc/shells' companions.
+# sshd starts these as it starts any shell, and they end at once.
 NO_SHELLS = ("nologin", "false")
 
 

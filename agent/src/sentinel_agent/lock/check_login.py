@@ -21,7 +21,7 @@ from pathlib import Path
 from .. import commands
 from ..errors import LockError
 from ..files import replace_file
-from .drop_in import UTC_EXPIRY
+from .drop_in import LOOPBACK, UTC_EXPIRY
 from .sshd import Sshd
 
 RUN_FOLDER = Path("/run/sentinel")
@@ -44,7 +44,7 @@ def check_key(sshd: Sshd, user: str, addresses: Sequence[str] = ()) -> Iterator[
 
     `addresses` are this machine's own, besides loopback. Raises LockError.
     """
-    sources = dict.fromkeys(("127.0.0.1", "::1", *addresses))
+    sources = dict.fromkeys((*LOOPBACK, *addresses))
     ends = datetime.now(UTC) + KEY_LIFE
     if sshd.version >= UTC_EXPIRY:
         expiry = f"{ends:%Y%m%d%H%M%S}Z"

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 GET_KEYS = "/usr/lib/sentinel/get-keys"
 BANNER = "/etc/sentinel/banner"
-# The operators' keys, and the one that a check puts there for a minute.
 BREAKGLASS_KEYS = "/etc/sentinel/breakglass/%u"
-CHECK_KEYS = "/run/sentinel/check/%u"
+# AuthorizedKeysFile for the break-glass accounts: the operators' keys, and the one that a check
+# puts there for a minute.
+BREAKGLASS_KEY_FILES = f"{BREAKGLASS_KEYS} /run/sentinel/check/%u"
 
 # The first release that has what the drop-in needs: `Include` in sshd_config.
 OLDEST = (8, 2)
@@ -96,11 +97,6 @@ class LockText:
         return f"{GET_KEYS}{option} %u"
 
     @property
-    def breakglass_keys(self) -> str:
-        """The value of AuthorizedKeysFile for the break-glass accounts."""
-        return f"{BREAKGLASS_KEYS} {CHECK_KEYS}"
-
-    @property
     def exempt_networks(self) -> str:
         """The value of PerSourcePenaltyExemptList; empty where sshd does not know it."""
         if self.version < PENALTIES:
@@ -113,7 +109,7 @@ def render_drop_in(text: LockText) -> str:
     parts = [_COMMON]
     if text.exempt_networks:
         parts.append(_EXEMPT.format(networks=text.exempt_networks))
-    breakglass = _BREAKGLASS.format(keys=text.breakglass_keys)
+    breakglass = _BREAKGLASS.format(keys=BREAKGLASS_KEY_FILES)
     parts += [
         "\n# The break-glass accounts. Their keys are in folders that only root writes.\n",
         f"Match User root\n{breakglass}    PermitRootLogin prohibit-password\n",

@@ -17,10 +17,19 @@ from ..errors import LockError
 from . import sshd
 from .breakglass import Operator
 from .check_login import NOBODY
-from .drop_in import BANNER, GET_KEYS, LockText
+from .drop_in import BANNER, BREAKGLASS_KEY_FILES, GET_KEYS, LockText
 from .pam import PAM_GATE
 from .sshd import Sshd
 
+# What the drop-in says for the break-glass accounts.
+FREE: Mapping[str, set[str]] = {
+    "authorizedkeyscommand": {"none"},
+    "authorizedkeysfile": {BREAKGLASS_KEY_FILES},
+    "authenticationmethods": {"publickey"},
+    "pubkeyauthentication": {"yes"},
+    "trustedusercakeys": {"none"},
+    "usepam": {"yes"},
+}
 # What sshd itself asks of an AuthorizedKeysCommand and all folders above it.
 OTHERS_WRITE = 0o022
 SERVICE = "sshd"
@@ -40,7 +49,7 @@ def check_settings(
     for user in users:
         _compare(user, _locked(text), sshd.effective(program, user, prefix))
     for operator in operators:
-        wanted = _free(text)
+        wanted = dict(FREE)
         if operator.user == "root":
             wanted["permitrootlogin"] = {"prohibit-password", "without-password"}
         _compare(operator.user, wanted, sshd.effective(program, operator.user, prefix))
@@ -129,17 +138,6 @@ def _locked(text: LockText) -> dict[str, set[str]]:
         "logingracetime": {"30"},
         **{keyword: {"no"} for keyword in no},
         **{keyword: {"none"} for keyword in none},
-    }
-
-
-def _free(text: LockText) -> dict[str, set[str]]:
-    return {
-        "authorizedkeyscommand": {"none"},
-        "authorizedkeysfile": {text.breakglass_keys},
-        "authenticationmethods": {"publickey"},
-        "pubkeyauthentication": {"yes"},
-        "trustedusercakeys": {"none"},
-        "usepam": {"yes"},
     }
 
 
