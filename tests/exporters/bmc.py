@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import select
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.exporters.running import FAKES
 
 USER = "monitor"
 PASSWORD = "not-a-real-password"
@@ -135,6 +141,28 @@ exit 0
 """
 
 
+@functools.cache
+def _answers_module() -> Path:
+    """Compile the module that answers what the simulator does not know."""
+    folder = Path(tempfile.mkdtemp(prefix="bmc-answers-"))
+    atexit.register(shutil.rmtree, folder)
+    subprocess.run(
+        ["gcc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+         "-o", folder / "answers.so", FAKES / "bmc_answers.c"],
+        check=True,
+    )  # fmt: skip
+    return folder / "answers.so"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, and the first bytes of its data, that `Bmc.answers` answers."""
+
+    netfn: int
+    number: int
+    data: bytes = b""
+
+
 @dataclass
 class Bmc:
     """One ipmi_sim process, and the host whose power it controls."""
@@ -147,6 +175,10 @@ class Bmc:
     port: int = 0
     manufacturer: int = 10876
     is_host_on: bool = True
+    # Further entries of the event log: record type and 13 bytes.
+    events: Sequence[tuple[int, bytes]] = ()
+    # Answers in place of the simulator's own, the completion code first.
+    answers: Mapping[Command, bytes] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -164,7 +196,9 @@ class Bmc:
         chassis.write_text(_CHASSIS)
         chassis.chmod(0o755)
         chassis.with_suffix(".power").write_text(f"{self.is_host_on:d}\n")
-        (folder / "lan.conf").write_text(self._lan(chassis))
+        answers = folder / "answers"
+        answers.write_text("".join(self._answer_lines()))
+        (folder / "lan.conf").write_text(self._lan(chassis, answers))
         (folder / "commands").write_text("\n".join(self._commands()) + "\n")
         # Two of them on one port would both start, and share the packets.
         assert free_udp_port(self.host, self.port) == self.port
@@ -194,13 +228,20 @@ class Bmc:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
-    def _lan(self, chassis: Path) -> str:
+    def _answer_lines(self) -> Iterable[str]:
+        for command, answer in self.answers.items():
+            data, bytes_ = command.data.hex() or "-", answer.hex()
+            yield f"{command.netfn:x} {command.number:x} {data} {bytes_}\n"
+
+    def _lan(self, chassis: Path, answers: Path) -> str:
+        library = f'loadlib "{_answers_module()}" "{answers}"' if self.answers else ""
         roles = "\n".join(
             f"    allowed_auths_{role} none md2 md5 straight"
             for role in ("callback", "user", "operator", "admin")
         )
         return f"""\
 name "bmc"
+{library}
 set_working_mc 0x20
   startlan 1
     addr {self.host} {self.port}
@@ -216,12 +257,14 @@ set_working_mc 0x20
     def _commands(self) -> Iterable[str]:
         yield "mc_setbmc 0x20"
         yield f"mc_add 0x20 0 no-device-sdrs 0x23 2 0x45 0x9f 0x{self.manufacturer:06x} 0x0969"
-        yield "sel_enable 0x20 1000 0x0a"
+        yield "sel_enable 0x20 4000 0x0a"
         for number, sensor in enumerate(self.sensors, 1):
             yield from sensor.commands(number)
         event = "0 0 0x60 0x20 0 0x04 1 3 0x01 0x57 0x95 0x5f"
         for record in range(3):
             yield f"sel_add 0x20 0x02 {60 + record} {event}"
+        for kind, data in self.events:
+            yield f"sel_add 0x20 {kind} " + " ".join(f"0x{byte:02x}" for byte in data)
         yield "mc_enable 0x20"
 
     def _wait_until_ready(self, log: Path) -> None:

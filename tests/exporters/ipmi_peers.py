@@ -53,12 +53,8 @@ def ipmimonitoring(bmc: Bmc) -> list[Monitored]:
 
 def ipmitool_sensors(bmc: Bmc) -> dict[str, float]:
     """Return the sensors with a numeric reading; raw values of discrete ones are left out."""
-    done = subprocess.run(
-        ["ipmitool", "-I", "lanplus", "-C", "3", "-H", bmc.host, "-p", str(bmc.port),
-         "-U", USER, "-P", bmc.password, "sensor"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    columns = ([cell.strip() for cell in line.split("|")] for line in done.stdout.splitlines())
+    lines = ipmitool(bmc, "sensor").splitlines()
+    columns = ([cell.strip() for cell in line.split("|")] for line in lines)
     return {
         name: float(value)
         for name, value, unit, *_ in columns
@@ -67,10 +63,23 @@ def ipmitool_sensors(bmc: Bmc) -> dict[str, float]:
     }
 
 
+def ipmitool(bmc: Bmc, *arguments: str) -> str:
+    """Run a command of ipmitool; returns what it prints."""
+    done = subprocess.run(
+        ["ipmitool", "-I", "lanplus", "-C", "3", "-H", bmc.host, "-p", str(bmc.port),
+         "-U", USER, "-P", bmc.password, *arguments],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout
+
+
 @contextlib.contextmanager
-def ipmi_exporter(bmc: Bmc, folder: Path) -> Iterator[str]:
-    """Serve Debian's prometheus-ipmi-exporter; yields the URL of the BMC's page."""
-    module = {
+def ipmi_exporter(bmc: Bmc, folder: Path, **options: object) -> Iterator[str]:
+    """Serve Debian's prometheus-ipmi-exporter; yields the URL of the BMC's page.
+
+    `options` are keys of its module.
+    """
+    module: dict[str, object] = {
         "user": USER,
         "pass": bmc.password,
         "driver": "LAN_2_0",
@@ -78,6 +87,7 @@ def ipmi_exporter(bmc: Bmc, folder: Path) -> Iterator[str]:
         "timeout": 10000,
         "collectors": ["ipmi", "dcmi", "bmc", "chassis", "sel"],
         "workaround_flags": [_WORKAROUND],
+        **options,
     }
     # JSON is YAML.
     (folder / "peer.yml").write_text(json.dumps({"modules": {"default": module}}))

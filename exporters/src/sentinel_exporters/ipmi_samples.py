@@ -13,6 +13,7 @@ from .core import Metric, Sample, Scrape
 from .ipmi.commands import Chassis, Device, EventLog
 from .ipmi.names import name_manufacturer, name_sensor_type
 from .ipmi.readings import Reading
+from .ipmi.watchdog import ACTIONS, INTERRUPTS, USES, Watchdog
 
 UP = Metric("ipmi_up", "gauge", "1 when the collector read the BMC, else 0.", ("collector",))
 DURATION = Metric(
@@ -79,6 +80,56 @@ DCMI_POWER = Metric(
     (),
     "watts",
 )
+LAN_MODE = Metric(
+    "ipmi_config_lan_mode",
+    "gauge",
+    "LAN mode of a Supermicro BMC: 0 dedicated, 1 shared, 2 failover.",
+)
+WATCHDOG_RUNS = Metric(
+    "ipmi_bmc_watchdog_timer_state", "gauge", "1 while the watchdog timer runs, else 0."
+)
+WATCHDOG_USE = Metric(
+    "ipmi_bmc_watchdog_timer_use_state",
+    "gauge",
+    "1 for what the timer is used for, else 0.",
+    ("name",),
+)
+WATCHDOG_LOGS = Metric(
+    "ipmi_bmc_watchdog_logging_state", "gauge", "1 when the timer's end is logged, else 0."
+)
+WATCHDOG_ACTION = Metric(
+    "ipmi_bmc_watchdog_timeout_action_state",
+    "gauge",
+    "1 for what is done at the timer's end, else 0.",
+    ("action",),
+)
+WATCHDOG_INTERRUPT = Metric(
+    "ipmi_bmc_watchdog_pretimeout_interrupt_state",
+    "gauge",
+    "1 for the interrupt before the timer's end, else 0.",
+    ("interrupt",),
+)
+WATCHDOG_PRETIMEOUT = Metric(
+    "ipmi_bmc_watchdog_pretimeout_interval_seconds",
+    "gauge",
+    "How long before the timer's end the interrupt comes.",
+    (),
+    "seconds",
+)
+WATCHDOG_INITIAL = Metric(
+    "ipmi_bmc_watchdog_initial_countdown_seconds",
+    "gauge",
+    "What the timer starts from.",
+    (),
+    "seconds",
+)
+WATCHDOG_PRESENT = Metric(
+    "ipmi_bmc_watchdog_current_countdown_seconds",
+    "gauge",
+    "What is left of the timer.",
+    (),
+    "seconds",
+)
 METRICS = (
     UP,
     DURATION,
@@ -93,6 +144,15 @@ METRICS = (
     SEL_COUNT,
     SEL_FREE,
     DCMI_POWER,
+    LAN_MODE,
+    WATCHDOG_RUNS,
+    WATCHDOG_USE,
+    WATCHDOG_LOGS,
+    WATCHDOG_ACTION,
+    WATCHDOG_INTERRUPT,
+    WATCHDOG_PRETIMEOUT,
+    WATCHDOG_INITIAL,
+    WATCHDOG_PRESENT,
 )
 
 
@@ -108,6 +168,8 @@ class Answers:
     device: Device | None = None
     system_firmware: str | None = None
     bmc_url: str | None = None
+    lan_mode: int | None = None
+    watchdog: Watchdog | None = None
     # By collector: whether it was told what it asked for.
     is_up: dict[str, bool] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -133,6 +195,10 @@ def make_scrape(answers: Answers) -> Scrape:
         ]
     if answers.power_watts is not None:
         samples.append(DCMI_POWER.sample(answers.power_watts))
+    if answers.lan_mode is not None:
+        samples.append(LAN_MODE.sample(answers.lan_mode))
+    if answers.watchdog is not None:
+        samples += _sample_watchdog(answers.watchdog)
     if answers.device is not None and answers.is_up.get("bmc"):
         samples.append(
             BMC_INFO.sample(
@@ -144,6 +210,26 @@ def make_scrape(answers: Answers) -> Scrape:
             )
         )
     return Scrape(samples, answers.problems)
+
+
+def _sample_watchdog(watchdog: Watchdog) -> list[Sample]:
+    """Return the timer; each use, action and interrupt has a sample, one of them 1."""
+    return [
+        WATCHDOG_RUNS.sample(float(watchdog.is_running)),
+        *(WATCHDOG_USE.sample(float(one == watchdog.use), one) for one in USES.values()),
+        WATCHDOG_LOGS.sample(float(watchdog.is_logged)),
+        *(
+            WATCHDOG_ACTION.sample(float(one == watchdog.action), one)
+            for one in ACTIONS.values()
+        ),
+        *(
+            WATCHDOG_INTERRUPT.sample(float(one == watchdog.interrupt), one)
+            for one in INTERRUPTS.values()
+        ),
+        WATCHDOG_PRETIMEOUT.sample(watchdog.pretimeout_s),
+        WATCHDOG_INITIAL.sample(watchdog.initial_s),
+        WATCHDOG_PRESENT.sample(watchdog.present_s),
+    ]
 
 
 def sample_reading(reading: Reading) -> list[Sample]:

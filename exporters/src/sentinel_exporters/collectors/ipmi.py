@@ -7,10 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from ..core import CollectorSettings, Scrape, Target
 from ..errors import BadTarget
@@ -19,6 +18,7 @@ from ..ipmi.commands import (
     read_chassis,
     read_device,
     read_event_log,
+    read_lan_mode,
     read_power_watts,
     read_system_firmware,
 )
@@ -26,60 +26,18 @@ from ..ipmi.errors import CompletionError, IpmiError
 from ..ipmi.pool import IDLE_S, Pool
 from ..ipmi.readings import read_sensors
 from ..ipmi.sdr import RecordCache
-from ..ipmi.session import Credentials, Privilege, Session
+from ..ipmi.session import Session
 from ..ipmi.target import AllowList, parse_target, resolve
+from ..ipmi.watchdog import read_watchdog
+from ..ipmi_module import Module
 from ..ipmi_samples import METRICS, Answers, make_scrape
 
-__all__ = ["METRICS", "Module", "Settings", "parse", "probe"]
+__all__ = ["METRICS", "Settings", "parse", "probe"]
 
 log = logging.getLogger(__name__)
 
 # An answer that comes when the runner has given up is lost, and with it `ipmi_up 0`.
 _MARGIN_S = 0.3
-
-CollectorName = Literal["ipmi", "dcmi", "bmc", "chassis", "sel"]
-
-
-class Module(BaseModel):
-    """How one group of BMCs is asked: `[ipmi.modules.<name>]`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    user: Annotated[str, Field(min_length=1)]
-    # A file that holds the password and nothing else; read anew for each scrape.
-    password_file: Path
-    privilege: Literal["user", "operator", "admin"] = "user"
-    # The time for one BMC; a shorter scrape timeout of Prometheus goes before it.
-    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    collectors: tuple[CollectorName, ...] = ("ipmi", "dcmi", "bmc", "chassis")
-    # Record ids, as in the label `id`, of sensors that are not asked.
-    exclude_sensor_ids: tuple[int, ...] = ()
-
-    @field_validator("user")
-    @classmethod
-    def _check_user(cls, value: str) -> str:
-        if len(value.encode()) > 16:
-            raise ValueError("IPMI user names have 16 bytes at most")
-        return value
-
-    @field_validator("password_file")
-    @classmethod
-    def _check_password_file(cls, value: Path) -> Path:
-        if not value.is_file():
-            raise ValueError(f"there is no file {value}")
-        return value
-
-    def credentials(self) -> Credentials:
-        """Read the password; raises IpmiError."""
-        try:
-            password = self.password_file.read_text().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise IpmiError(
-                f"cannot read {self.password_file}: {type(error).__name__}"
-            ) from None
-        if len(password.encode()) > 20:
-            raise IpmiError(f"{self.password_file}: IPMI passwords have 20 bytes at most")
-        return Credentials(self.user, password, Privilege[self.privilege.upper()])
 
 
 class Settings(CollectorSettings):
@@ -163,12 +121,20 @@ def _ask(session: Session, module: Module, answers: Answers) -> None:
     def read_sel() -> None:
         answers.event_log = read_event_log(session)
 
+    def read_lan_mode_setting() -> None:
+        answers.lan_mode = read_lan_mode(session)
+
+    def read_watchdog_timer() -> None:
+        answers.watchdog = read_watchdog(session)
+
     # The sensors last: they are the many, and what was told before them is not lost with them.
     readers: dict[str, Callable[[], None]] = {
         "chassis": read_chassis_state,
         "bmc": read_bmc,
         "dcmi": read_dcmi,
         "sel": read_sel,
+        "sm-lan-mode": read_lan_mode_setting,
+        "bmc-watchdog": read_watchdog_timer,
         "ipmi": read_ipmi,
     }
     for name, read in readers.items():

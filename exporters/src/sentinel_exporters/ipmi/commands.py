@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .errors import CompletionError, IpmiError
 from .session import Session
 
-_CHASSIS, _APP, _STORAGE, _GROUP_EXTENSION = 0x00, 0x06, 0x0A, 0x2C
+_CHASSIS, _APP, _STORAGE, _GROUP_EXTENSION, _OEM = 0x00, 0x06, 0x0A, 0x2C, 0x30
 _DCMI = b"\xdc"  # group extension of DCMI
 
 # System info parameters, IPMI 2.0, table 22-16c.
@@ -101,6 +101,22 @@ def parse_power_watts(data: bytes) -> int | None:
         raise IpmiError("the answer is not one of DCMI")
     is_measuring = bool(data[17] & 0x40)
     return int.from_bytes(data[1:3], "little") if is_measuring else None
+
+
+def read_lan_mode(session: Session) -> int:
+    """Return the LAN mode of a Supermicro BMC: 0 dedicated, 1 shared, 2 failover.
+
+    The command is Supermicro's own; with another maker's BMC it may mean anything, so it is for
+    modules that ask for it. Raises IpmiError.
+    """
+    return parse_lan_mode(session.request(_OEM, 0x70, b"\x0c\x00"))
+
+
+def parse_lan_mode(data: bytes) -> int:
+    """Decode Supermicro's answer. Raises IpmiError."""
+    if len(data) != 1 or data[0] > 2:
+        raise IpmiError(f"not a LAN mode: {data[:8].hex() or 'nothing'}")
+    return data[0]
 
 
 def read_system_firmware(session: Session) -> str | None:

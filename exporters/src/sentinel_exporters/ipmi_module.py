@@ -1,0 +1,109 @@
+"""How one group of BMCs is asked: a module of the configuration. Asks no BMC.
+
+The keys and their meaning are those of prometheus-community/ipmi_exporter's modules.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from .ipmi.errors import IpmiError
+from .ipmi.session import Credentials, Privilege
+
+CollectorName = Literal["ipmi", "dcmi", "bmc", "chassis", "sel", "sm-lan-mode", "bmc-watchdog"]
+DEFAULT_COLLECTORS: tuple[CollectorName, ...] = ("ipmi", "dcmi", "bmc", "chassis")
+
+
+class SelEvent(BaseModel):
+    """Entries of the event log that are counted under a name: `sel_events`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # The label `name`.
+    name: Annotated[str, Field(min_length=1)]
+    # Searched for in the entry's text; Python's syntax of regular expressions.
+    regex: str
+
+    @field_validator("regex")
+    @classmethod
+    def _check_regex(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """`regex`, compiled."""
+        return re.compile(self.regex)
+
+
+class BaseModule(BaseModel, ABC):
+    """What the modules of both configuration files have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user: str
+    privilege: Literal["user", "operator", "admin"] = "user"
+    # The time for one BMC; a shorter scrape timeout of Prometheus goes before it.
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    collectors: tuple[CollectorName, ...] = DEFAULT_COLLECTORS
+    # Record ids, as in the label `id`, of sensors that are not asked.
+    exclude_sensor_ids: tuple[int, ...] = ()
+    # What the collector "sel-events" counts by name.
+    sel_events: tuple[SelEvent, ...] = ()
+
+    @field_validator("user")
+    @classmethod
+    def _check_user(cls, value: str) -> str:
+        if len(value.encode()) > 16:
+            raise ValueError("IPMI user names have 16 bytes at most")
+        return value
+
+    @abstractmethod
+    def credentials(self) -> Credentials:
+        """Return who logs in. Raises IpmiError when the password cannot be had."""
+
+    def _credentials(self, password: str, source: str) -> Credentials:
+        if len(password.encode()) > 20:
+            raise IpmiError(f"{source}: IPMI passwords have 20 bytes at most")
+        return Credentials(self.user, password, Privilege[self.privilege.upper()])
+
+
+class Module(BaseModule):
+    """A module of our own file: `[ipmi.modules.<name>]`."""
+
+    user: Annotated[str, Field(min_length=1)]
+    # A file that holds the password and nothing else; read anew for each scrape.
+    password_file: Path
+
+    @field_validator("password_file")
+    @classmethod
+    def _check_password_file(cls, value: Path) -> Path:
+        return check_password_file(value)
+
+    def credentials(self) -> Credentials:
+        """Read the password; raises IpmiError."""
+        return self._credentials(read_password(self.password_file), str(self.password_file))
+
+
+def check_password_file(path: Path) -> Path:
+    """Return `path`; raises ValueError when there is no such file."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return path
+
+
+def read_password(path: Path) -> str:
+    """Return what the file holds, without the end of its line; raises IpmiError."""
+    try:
+        return path.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise IpmiError(f"cannot read {path}: {type(error).__name__}") from None
