@@ -1,0 +1,1 @@
+"""Other exporters' families, from the readings of our collectors. Asks no driver or tool."""
