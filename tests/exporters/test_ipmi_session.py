@@ -22,12 +22,13 @@ from sentinel_exporters.ipmi.errors import (
     LoginError,
     NoAnswerError,
 )
+from sentinel_exporters.ipmi.patience import RETRY_S
 from sentinel_exporters.ipmi.pool import Pool
 from sentinel_exporters.ipmi.readings import Reading, read_sensors
 from sentinel_exporters.ipmi.sdr import read_records
 from sentinel_exporters.ipmi.session import Credentials, Privilege, Session
 from sentinel_exporters.ipmi.target import Address
-from sentinel_exporters.ipmi.wire import LOGIN_RETRY_S, RETRY_S
+from sentinel_exporters.ipmi.wire import LOGIN_RETRY_S
 from tests.exporters.bmc import PASSWORD, SERVER, USER, Bmc, free_udp_port
 from tests.exporters.udp_relay import UdpRelay
 from tests.lab.wait import wait_for
@@ -198,6 +199,7 @@ def test_repeated_failures_leave_nothing_behind(bmc: Bmc, pool: Pool) -> None:
     gc.collect()
     before = open_files(), threading.active_count()
     fail(50)
+    gc.collect()
 
     assert (open_files(), threading.active_count()) == before
     assert pool.open_sessions == 0

@@ -23,7 +23,7 @@ from ..ipmi.commands import (
     read_system_firmware,
 )
 from ..ipmi.errors import CompletionError, IpmiError
-from ..ipmi.pool import IDLE_S, Pool
+from ..ipmi.pool import Pool
 from ..ipmi.readings import read_sensors
 from ..ipmi.sdr import RecordCache
 from ..ipmi.session import Session
@@ -47,8 +47,10 @@ class Settings(CollectorSettings):
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     # Addresses, networks, names and *.suffixes that may be asked; empty: any.
     targets: tuple[str, ...] = ()
+    # Logins, and readings of SDR repositories, at the same time; further ones wait their turn.
+    max_logins: Annotated[int, Field(ge=1, le=1024)] = 50
     # Sessions that are open at the same time, those kept for the next scrape included.
-    max_sessions: Annotated[int, Field(ge=1, le=4096)] = 256
+    max_sessions: Annotated[int, Field(ge=1, le=4096)] = 1024
     modules: dict[str, Module] = Field(default_factory=dict)
 
     @field_validator("targets")
@@ -59,18 +61,19 @@ class Settings(CollectorSettings):
 
 
 _records = RecordCache()
-_pools: dict[int, Pool] = {}
+_pools: dict[tuple[int, int], Pool] = {}
 _pools_lock = threading.Lock()
 
 
-def _pool(max_sessions: int) -> Pool:
-    """Return the process' pool; sessions outlive a scrape, and there is one setting."""
+def _pool(settings: Settings) -> Pool:
+    """Return the process' pool; sessions outlive a scrape, and the settings do not change."""
+    key = settings.max_logins, settings.max_sessions
     with _pools_lock:
-        if max_sessions not in _pools:
-            _pools[max_sessions] = Pool(max_sessions, IDLE_S)
+        if key not in _pools:
+            _pools[key] = Pool(*key)
             # A session that is not ended occupies one of the BMC's few slots for a minute.
-            atexit.register(_pools[max_sessions].close)
-        return _pools[max_sessions]
+            atexit.register(_pools[key].close)
+        return _pools[key]
 
 
 def probe(settings: Settings, target: Target) -> Answers:
@@ -89,8 +92,8 @@ def probe(settings: Settings, target: Target) -> Answers:
         address = resolve(wanted)
         if not AllowList.parse(settings.targets).admits(wanted, address):
             raise BadTarget("target: not permitted by ipmi.targets")
-        pool = _pool(settings.max_sessions)
-        with pool.session(address, module.credentials(), deadline) as session:
+        pool = _pool(settings)
+        with pool.session(address, module.credentials(), deadline, target.module) as session:
             _ask(session, module, answers)
     except IpmiError as error:
         answers.problems.append(str(error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from ..errors import CollectorError
 
 
@@ -11,6 +13,16 @@ class IpmiError(CollectorError):
 
 class NoAnswerError(IpmiError):
     """Nothing came back in time. The session is lost; a new one may work."""
+
+    # The host is there and said at once that nobody listens.
+    is_refusal = False
+
+    @classmethod
+    def because(cls, error: OSError) -> NoAnswerError:
+        """Return what the network's error means here."""
+        made = cls(f"{error.strerror or error}")
+        made.is_refusal = error.errno == errno.ECONNREFUSED
+        return made
 
 
 class LoginError(IpmiError):

@@ -10,45 +10,73 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .commands import read_device
 from .errors import BusyError, IpmiError
+from .loop import SILENCE_S, Loop, shared_loop
 from .session import Credentials, Session
+from .silent import SilentBmcs
 from .target import Address
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
-# A BMC may end a session that was idle for 60 s (IPMI 2.0, 6.11.13), and some do so after 30;
-# one that we end ourselves before frees its slot for others, too.
-IDLE_S = 25.0
+# How long a session is kept that no scrape uses any more; longer than usual scrape intervals.
+IDLE_S = 300.0
+# A BMC may end a session that was idle for 60 s (IPMI 2.0, 6.11.13), and some do so after 30.
+_KEEP_ALIVE_S = 20.0
 # A kept session that does not answer for so long is taken for lost, as after a restart of the
 # BMC; that leaves time for a new one.
 _PROBE_SILENCE_S = 1.5
+_TICK_S = 1.0
 
 _Key = tuple[Address, Credentials]
 
 
 @dataclass
-class _Turn:
-    """Who is at the BMC, and how many want to be."""
+class _Kept:
+    """A session that nobody uses now. Times are of the monotonic clock."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    session: Session
+    used_at: float
+    heard_at: float
+
+
+@dataclass
+class _Seat:
+    """The place at one BMC, and how many have it or wait for it."""
+
+    turns: Turns = field(default_factory=lambda: Turns(1))
     users: int = 0
 
 
 class Pool:
     """Sessions with many BMCs. Safe to use from several threads."""
 
-    def __init__(self, max_sessions: int = 256, idle_s: float = IDLE_S) -> None:
-        """`max_sessions`: open at the same time, kept ones included."""
+    def __init__(
+        self,
+        max_logins: int = 50,
+        max_sessions: int = 1024,
+        idle_s: float = IDLE_S,
+        keep_alive_s: float = _KEEP_ALIVE_S,
+    ) -> None:
+        """`max_logins`: logins and readings of SDR repositories at the same time.
+
+        `max_sessions`: open at the same time, kept ones included. A session is kept for
+        `idle_s` after its last use, and asked something every `keep_alive_s`.
+        """
         self._max_sessions = max_sessions
         self._idle_s = idle_s
+        self._keep_alive_s = keep_alive_s
+        self._tick_s = min(_TICK_S, idle_s, keep_alive_s)
+        self._loop: Loop = shared_loop()
+        self._silent = SilentBmcs(self._loop)
+        self._slow_turns = Turns(max_logins)
         self._changed = threading.Condition()
-        self._turns: dict[Address, _Turn] = {}
-        # Kept sessions and when they were last used; the one used longest ago is first.
-        self._kept: OrderedDict[_Key, tuple[Session, float]] = OrderedDict()
+        self._seats: dict[Address, _Seat] = {}
+        # The one used longest ago is first.
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._used = 0
         self._is_closed = False
-        self._reaper: threading.Thread | None = None
+        self._is_ticking = False
 
     @property
     def open_sessions(self) -> int:
@@ -58,112 +86,141 @@ class Pool:
 
     @contextmanager
     def session(
-        self, address: Address, credentials: Credentials, deadline: float
+        self, address: Address, credentials: Credentials, deadline: float, purpose: str = ""
     ) -> Iterator[Session]:
         """Lend a session that has just answered; nobody else talks to this BMC meanwhile.
 
-        Everything, waiting for others included, ends at `deadline` (monotonic seconds).
+        Everything, waiting for others included, ends at `deadline` (monotonic seconds). What
+        is asked for a `purpose` time and again is asked at once, see Session.read_ahead.
         Raises BusyError, LoginError, NoAnswerError.
         """
         key = (address, credentials)
-        with self._turn(address, deadline):
+        self._silent.check(address)
+        with self._seat(address, deadline):
             session = self._take(key, deadline)
             try:
-                if session is not None and not self._is_alive(session, deadline):
-                    session = None
-                if session is None:
-                    session = Session(address, credentials, deadline)
-                session.set_deadline(deadline)
-                read_device(session)
+                session = self._revive(session, deadline, purpose) or self._open(key, deadline)
                 yield session
             finally:
+                if session is not None:
+                    session.end_purpose(purpose)
                 self._give_back(key, session)
 
     def close(self) -> None:
         """Log out everywhere. Sessions that are in use now are closed when they come back."""
         with self._changed:
             self._is_closed = True
-            kept = [session for session, _ in self._kept.values()]
+            kept = [one.session for one in self._kept.values()]
             self._kept.clear()
             self._changed.notify_all()
+        self._silent.clear()
         for session in kept:
             session.close()
 
     @contextmanager
-    def _turn(self, address: Address, deadline: float) -> Iterator[None]:
+    def _seat(self, address: Address, deadline: float) -> Iterator[None]:
         with self._changed:
-            turn = self._turns.setdefault(address, _Turn())
-            turn.users += 1
+            seat = self._seats.setdefault(address, _Seat())
+            seat.users += 1
         try:
-            if not turn.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            if not seat.turns.take(deadline):
                 raise BusyError("another read of this BMC has not ended in time")
             try:
                 yield
             finally:
-                turn.lock.release()
+                seat.turns.give_back()
         finally:
-            with self._changed:
-                turn.users -= 1
-                if not turn.users:
-                    del self._turns[address]
+            self._leave(address)
+
+    def _leave(self, address: Address) -> None:
+        with self._changed:
+            seat = self._seats[address]
+            seat.users -= 1
+            if not seat.users:
+                del self._seats[address]
 
     def _take(self, key: _Key, deadline: float) -> Session | None:
         """Count one session as used; return the kept one of `key`, if any. Raises BusyError."""
         with self._changed:
             kept = self._kept.pop(key, None)
             while kept is None and self._used + len(self._kept) >= self._max_sessions:
-                if self._kept:
-                    _, (oldest, _) = self._kept.popitem(last=False)
-                    oldest.close()  # one packet, no waiting
+                oldest = next((one for one in self._kept if one[0] not in self._seats), None)
+                if oldest is not None:
+                    self._kept.pop(oldest).session.close()  # one packet, no waiting
                 elif not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     raise BusyError(f"all {self._max_sessions} sessions are in use")
             self._used += 1
-        if kept is None:
-            return None
-        session, used_at = kept
-        if time.monotonic() - used_at < self._idle_s:
-            return session
-        session.close()
-        return None
+        return kept.session if kept is not None else None
 
-    def _is_alive(self, session: Session, deadline: float) -> bool:
-        session.set_deadline(deadline, _PROBE_SILENCE_S)
-        session.facts.pop("device", None)
+    def _revive(self, session: Session | None, deadline: float, purpose: str) -> Session | None:
+        """Return the kept session when it answers; what it is used for is read on the way."""
+        if session is None:
+            return None
+        session.set_deadline(deadline)
         try:
-            read_device(session)
+            session.read_ahead(purpose, _PROBE_SILENCE_S)
         except IpmiError as error:
             log.info("ipmi session lost bmc=%s reason=%s", session.address, error)
             session.close()
-            return False
-        return True
+            return None
+        return session
+
+    def _open(self, key: _Key, deadline: float) -> Session:
+        address, credentials = key
+        # A BMC that does not answer must not take one of the places for logins.
+        udp = self._silent.greet(address, deadline, SILENCE_S)
+        if not self._slow_turns.take(deadline):
+            udp.close()
+            raise BusyError("other logins have not ended in time")
+        try:
+            return Session(address, credentials, deadline, udp=udp, slow_turns=self._slow_turns)
+        finally:
+            self._slow_turns.give_back()
 
     def _give_back(self, key: _Key, session: Session | None) -> None:
+        now = time.monotonic()
         with self._changed:
             self._used -= 1
             is_kept = session is not None and not session.is_lost and not self._is_closed
             if session is not None and is_kept:
-                self._kept[key] = (session, time.monotonic())
-                if self._reaper is None:
-                    self._reaper = threading.Thread(
-                        target=self._reap, name="ipmi-idle", daemon=True
-                    )
-                    self._reaper.start()
+                self._kept[key] = _Kept(session, now, now)
+                if not self._is_ticking:
+                    self._is_ticking = True
+                    self._loop.call_at(now + self._tick_s, self._tick)
             self._changed.notify_all()
         if session is not None and not is_kept:
             session.close()
 
-    def _reap(self) -> None:
-        """Log out of what has been idle for too long; ends with the last kept session."""
-        while True:
-            with self._changed:
-                if not self._kept:
-                    self._reaper = None
-                    return
-                key, (session, used_at) = next(iter(self._kept.items()))
-                left = used_at + self._idle_s - time.monotonic()
-                if left > 0:
-                    self._changed.wait(left)
+    # What follows runs in the loop's thread and does not wait.
+
+    def _tick(self) -> None:
+        """Log out of what is idle, and keep alive what is not."""
+        now = time.monotonic()
+        with self._changed:
+            for key, kept in list(self._kept.items()):
+                if key[0] in self._seats:
                     continue
-                del self._kept[key]
-                self._changed.notify_all()
-            session.close()
+                if now - kept.used_at >= self._idle_s:
+                    del self._kept[key]
+                    kept.session.close()
+                elif now - kept.heard_at >= self._keep_alive_s:
+                    self._keep_alive(key, kept)
+            self._changed.notify_all()
+            self._is_ticking = bool(self._kept or self._used)
+            if self._is_ticking:
+                self._loop.call_at(now + self._tick_s, self._tick)
+
+    def _keep_alive(self, key: _Key, kept: _Kept) -> None:
+        seat = self._seats[key[0]] = _Seat(users=1)
+        seat.turns.try_take()
+
+        def end() -> None:
+            with self._changed:
+                if kept.session.is_lost or self._is_closed:
+                    self._kept.pop(key, None)
+                    kept.session.close()
+                kept.heard_at = time.monotonic()
+            seat.turns.give_back()
+            self._leave(key[0])
+
+        kept.session.keep_alive(time.monotonic() + SILENCE_S, end)

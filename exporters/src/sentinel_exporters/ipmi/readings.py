@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import CompletionError, IpmiError
+from .framing import make_request
 from .sdr import THRESHOLD, SensorRecord
 from .session import Session
 from .states import State, judge
@@ -26,26 +27,29 @@ class Reading:
 
 
 def read_sensors(session: Session, records: Iterable[SensorRecord]) -> list[Reading]:
-    """Ask for every sensor, one after the other; those that read nothing now are left out.
+    """Ask for every sensor; those that read nothing now are left out.
 
-    One request at a time, because several at once confuse some BMCs. Raises IpmiError when the
-    BMC stops answering or gives none of the sensors.
+    Raises IpmiError when the BMC stops answering or gives none of the sensors.
     """
+    records = list(records)
+    answers = session.request_all(
+        [
+            make_request(_SENSOR, _GET_READING, bytes([record.number]), record.lun)
+            for record in records
+        ]
+    )
     readings: list[Reading] = []
-    refusal: CompletionError | None = None
-    for record in records:
-        try:
-            data = session.request(_SENSOR, _GET_READING, bytes([record.number]), record.lun)
-        except CompletionError as error:
+    refused = 0
+    for record, answer in zip(records, answers, strict=True):
+        if answer[0]:
             # A drive or riser that is not plugged in, or a host that is off.
-            refusal = error
+            refused = answer[0]
             continue
-        reading = decode_reading(record, data, session)
+        reading = decode_reading(record, answer[1:], session)
         if reading is not None:
             readings.append(reading)
-    if refusal is not None and (
-        refusal.code == CompletionError.INSUFFICIENT_PRIVILEGE and not readings
-    ):
+    if refused == CompletionError.INSUFFICIENT_PRIVILEGE and not readings:
+        refusal = session.refusal(_SENSOR, _GET_READING, refused)
         raise IpmiError(f"no sensor can be read: {refusal}")
     return readings
 

@@ -128,7 +128,8 @@ class RecordCache:
             if kept is not None and kept[0] == state:
                 self._kept.move_to_end(session.address)
                 return kept[1]
-        records = read_records(session)
+        with session.slow_turn():
+            records = read_records(session)
         with self._lock:
             self._kept[session.address] = (state, records)
             self._kept.move_to_end(session.address)

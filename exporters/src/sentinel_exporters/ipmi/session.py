@@ -1,72 +1,96 @@
 """One IPMI 2.0 session with one BMC, with deadlines. Keeps nothing beyond it: see pool.py.
 
-A thin, typed layer over wire.py, where pyghmi does the protocol.
+wire.py logs in, framing.py makes the packets, and loop.py sends and repeats them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any
+import contextlib
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from pyghmi.exceptions import PyghmiException
 from pyghmi.ipmi.private import constants
+from pyghmi.ipmi.private.util import get_ipmi_error
 
-from .errors import CompletionError, LoginError, NoAnswerError
+from .errors import BusyError, CompletionError, LoginError, NoAnswerError
+from .framing import Request, make_request
+from .loop import SILENCE_S, Job, Line, Talk, ask_all, shared_loop
+from .patience import Patience
 from .target import Address
-from .wire import SILENCE_S, Wire
+from .turns import Turns
+from .wire import Credentials, Privilege, connect, log_in
 
+__all__ = ["Credentials", "Privilege", "Session"]
 
-class Privilege(IntEnum):
-    """What a session may do, at most (IPMI 2.0, 22.18)."""
+_APP = 0x06
+_CLOSE_SESSION = 0x3C  # IPMI 2.0, 22.19
+_GET_DEVICE_ID = make_request(_APP, 0x01)
 
-    USER = 2
-    OPERATOR = 3
-    ADMIN = 4
+# What reads something that changes, and changes nothing: network function and command. What one
+# scrape has asked of these, the next will ask again.
+_REPEATABLE = {
+    (0x00, 0x01),  # Get Chassis Status
+    (0x04, 0x2D),  # Get Sensor Reading
+    (0x06, 0x25),  # Get Watchdog Timer
+    (0x0A, 0x20),  # Get SDR Repository Info
+    (0x0A, 0x40),  # Get SEL Info
+    (0x2C, 0x02),  # DCMI Get Power Reading
+}
 
-
-@dataclass(frozen=True)
-class Credentials:
-    """Who logs in. At most 16 bytes of user and 20 of password (IPMI 2.0, 22.28 and 22.30)."""
-
-    user: str
-    password: str = field(repr=False)
-    privilege: Privilege = Privilege.USER
+Result = TypeVar("Result")
 
 
 class Session:
     """A session that is open when the constructor returns. Not safe to use from two threads."""
 
-    def __init__(self, address: Address, credentials: Credentials, deadline: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        credentials: Credentials,
+        deadline: float,
+        *,
+        udp: socket.socket | None = None,
+        slow_turns: Turns | None = None,
+    ) -> None:
         """Log in, until `deadline` (monotonic seconds) at the latest.
 
+        `udp`, if given, is connected to the BMC, and is the session's from now on. `slow_turns`
+        are those that long readings need, see `slow_turn`.
         Raises NoAnswerError, LoginError.
         """
         self.address = address
         self.is_lost = False
         # What is read once in a session, because it changes only when the BMC restarts.
         self.facts: dict[str, Any] = {}  # Any: each reader knows the type of its own fact
+        self._loop = shared_loop()
+        self._slow_turns = slow_turns
+        self._deadline = deadline
+        # By purpose, what was asked the last time; what has been asked this time; and what was
+        # answered before it was asked.
+        self._plans: dict[str, tuple[Request, ...]] = {}
+        self._asked: dict[Request, None] = {}
+        self._answers: dict[Request, bytes] = {}
         try:
-            self._wire = Wire(
-                address,
-                credentials.user.encode(),
-                credentials.password.encode(),
-                credentials.privilege,
-                deadline,
-            )
+            self._udp = udp or connect(address)
+            try:
+                opened = log_in(self._udp, address, credentials, deadline)
+            except BaseException:
+                self._udp.close()
+                raise
         except PyghmiException as error:
             raise LoginError(f"login refused: {error}") from error
         except OSError as error:
-            raise NoAnswerError(f"{error.strerror or error}") from error
+            raise NoAnswerError.because(error) from error
+        # Some BMCs have a GUID of zeros.
+        self.guid = opened.guid
+        self._id = opened.session_id
+        self._line = Line(self._udp, opened.channel, Patience())
 
-    @property
-    def guid(self) -> bytes:
-        """The BMC's GUID as it gave it at login; some BMCs give zeros."""
-        return bytes(self._wire.remoteguid)
-
-    def set_deadline(self, deadline: float, silence_s: float = SILENCE_S) -> None:
-        """Let requests from now on fail at `deadline` or after `silence_s` without a packet."""
-        self._wire.deadline, self._wire.silence_s = deadline, silence_s
+    def set_deadline(self, deadline: float) -> None:
+        """Let requests from now on fail at `deadline`."""
+        self._deadline = deadline
 
     def request(self, netfn: int, command: int, data: bytes = b"", lun: int = 0) -> bytes:
         """Send one command and return the answer's data, after the completion code.
@@ -74,31 +98,138 @@ class Session:
         A request whose answer is lost is sent again, so the BMC may carry it out twice.
         Raises CompletionError; NoAnswerError, after which the session is of no use.
         """
-        answer = self.raw_command(netfn=netfn, command=command, data=tuple(data), rslun=lun)
-        if answer["code"]:
-            text = answer.get("error") or "refused"
-            raise CompletionError(netfn, command, answer["code"], text)
-        return bytes(answer["data"])
+        (answer,) = self.request_all([make_request(netfn, command, data, lun)])
+        if answer[0]:
+            raise self.refusal(netfn, command, answer[0])
+        return answer[1:]
+
+    def request_all(self, requests: Sequence[Request]) -> list[bytes]:
+        """Ask one after the other; returns completion code and data of each, in their order.
+
+        Raises NoAnswerError, after which the session is of no use.
+        """
+        known = self._answers
+        found: dict[Request, bytes] = {}
+        missing = []
+        for request in dict.fromkeys(requests):  # records may share a sensor
+            if (request.netfn, request.command) in _REPEATABLE:
+                self._asked[request] = None
+            answer = known.pop(request, None)
+            if answer is None:
+                missing.append(request)
+            else:
+                found[request] = answer
+        if missing:
+            found.update(zip(missing, self.converse(ask_all(missing)), strict=True))
+        return [found[request] for request in requests]
+
+    def converse(self, talk: Talk[Result]) -> Result:
+        """Carry on a talk with the BMC to its end and return its result.
+
+        Raises what the talk raises; NoAnswerError, after which the session is of no use.
+        """
+        if self.is_lost:
+            raise NoAnswerError("the session is lost")
+        job = self._start(talk, self._deadline, SILENCE_S)
+        try:
+            return job.wait()
+        except NoAnswerError:
+            self.is_lost = True
+            raise
+
+    def read_ahead(self, purpose: str, silence_s: float) -> None:
+        """Find out that the session is alive, by asking at once what was asked the last time.
+
+        That is the same readings over and over: the requests that follow until `end_purpose`
+        find their answers here. Raises NoAnswerError when the first answer takes longer than
+        `silence_s`.
+        """
+        requests = self._plans.get(purpose, (_GET_DEVICE_ID,))
+        job = self._start(self._collect(requests), self._deadline, silence_s)
+        try:
+            job.wait()
+        except NoAnswerError:
+            # What came before the silence may be used still; what is asked next will fail.
+            if not self._answers:
+                self.is_lost = True
+                raise
+
+    def end_purpose(self, purpose: str) -> None:
+        """Remember what was asked since the last call, for the next `read_ahead`."""
+        if self._asked:
+            self._plans[purpose] = tuple(self._asked)
+        self._asked.clear()
+        self._answers.clear()
+
+    @contextlib.contextmanager
+    def slow_turn(self) -> Iterator[None]:
+        """Wait for the turn to read what is large and seldom read. Raises BusyError."""
+        if self._slow_turns is None:
+            yield
+            return
+        if not self._slow_turns.take(self._deadline):
+            raise BusyError("other logins have not ended in time")
+        try:
+            yield
+        finally:
+            self._slow_turns.give_back()
+
+    def keep_alive(self, deadline: float, on_end: Callable[[], None]) -> None:
+        """Ask something, not waiting for the answer; `is_lost` then says whether it came.
+
+        `on_end` is called in the loop's thread and must not wait.
+        """
+
+        def end(job: Job[list[bytes]]) -> None:
+            self.is_lost = job.error is not None
+            on_end()
+
+        self._start(ask_all([_GET_DEVICE_ID]), deadline, SILENCE_S, end)
 
     def close(self) -> None:
         """Tell the BMC, not waiting for its answer, and free the socket. May be repeated."""
-        self._wire.hang_up()
+        # Also when it is lost: a BMC that is merely slow would hold its slot for a minute.
+        bye = make_request(_APP, _CLOSE_SESSION, self._id.to_bytes(4, "little"))
+        with contextlib.suppress(OSError):  # closed already, among others
+            self._udp.send(self._line.codec.ask(bye))
+        self.is_lost = True
+        self._udp.close()
+
+    def _start(
+        self,
+        talk: Talk[Result],
+        deadline: float,
+        first_silence_s: float,
+        on_end: Callable[[Job[Result]], None] | None = None,
+    ) -> Job[Result]:
+        job = Job(self._line, talk, deadline, first_silence_s, on_end)
+        self._loop.start(job)
+        return job
+
+    def _collect(self, requests: Iterable[Request]) -> Talk[None]:
+        answers = self._answers
+        answers.clear()
+        for request in requests:
+            answers[request] = yield request
+
+    @staticmethod
+    def refusal(netfn: int, command: int, code: int) -> CompletionError:
+        """Return what a completion code means as an error."""
+        text = get_ipmi_error({"netfn": netfn | 1, "command": command, "code": code})
+        return CompletionError(netfn, command, code, str(text))
 
     # What pyghmi's SDR reader wants of its Command object; Any because pyghmi has no types.
 
     def raw_command(self, **request: Any) -> dict[str, Any]:
-        """Return pyghmi's answer: `code`, `data`, and `error` where `code` is not 0."""
-        if self.is_lost:
-            raise NoAnswerError("the session is lost")
-        self.is_lost = True  # until an answer proves otherwise
-        try:
-            answer: dict[str, Any] = self._wire.ask(**request)
-        except PyghmiException as error:
-            raise NoAnswerError(f"the session ended: {error}") from error
-        except OSError as error:
-            raise NoAnswerError(f"{error.strerror or error}") from error
-        self.is_lost = False
-        return answer
+        """Return an answer as pyghmi has it: `code`, `data`, and `error` where needed."""
+        netfn, command = request["netfn"], request["command"]
+        data = bytes(request.get("data", ()))
+        (answer,) = self.request_all(
+            [make_request(netfn, command, data, request.get("rslun", 0))]
+        )
+        found = {"netfn": netfn | 1, "command": command, "code": answer[0], "data": answer[1:]}
+        error = get_ipmi_error(found)
+        return {**found, "error": error} if error else found
 
     def xraw_command(self, **request: Any) -> dict[str, Any]:
         """Return pyghmi's answer; raises CompletionError when its code is not 0."""

@@ -1,88 +1,134 @@
-"""pyghmi's IPMI 2.0 session on our own waiting, sending and receiving. Knows no commands.
+"""pyghmi's IPMI 2.0 login on our own waiting, sending and receiving. Knows no commands.
 
-pyghmi does the protocol: login, keys, encryption, framing. Its `simplesession` gives each
-session a socket of its own and no shared thread, but waits for ever for a lost packet.
+pyghmi does RAKP and the keys. Its `simplesession` gives each login a socket of its own and no
+shared thread, but waits for ever for a lost packet. What an open session sends and hears is
+framing.py's.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import select
 import socket
 import struct
 import time
-from typing import Any
+from dataclasses import dataclass, field
+from enum import IntEnum
 
-from pyghmi.exceptions import PyghmiException
 from pyghmi.ipmi.private import simplesession
 
 from .errors import LoginError, NoAnswerError
+from .framing import Channel, Keys
+from .loop import SILENCE_S
+from .patience import RETRY_S
 from .target import Address
 
 log = logging.getLogger(__name__)
 
-# A request that got no answer is sent again after this time, and then ever later: a BMC that
-# is merely slow must not drown in repetitions.
-RETRY_S = 0.3
-# The login is begun anew instead, and each beginning occupies one of the BMC's few slots.
+# A lost login message is not sent again, the login is begun anew instead; each beginning
+# occupies one of the BMC's few slots.
 LOGIN_RETRY_S = 1.0
-RETRY_GROWTH = 1.5
-# A BMC that has sent nothing for so long is given up, whatever time is left.
-SILENCE_S = 5.0
+_RETRY_GROWTH = 1.5
 
 _MAX_PACKET = 3000
 _LOGIN_STEPS = ("OPENSESSION", "EXPECTINGRAKP2", "EXPECTINGRAKP4")
 
 
-class Wire(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
-    """pyghmi's session on our waiting, sending and receiving."""
+class Privilege(IntEnum):
+    """What a session may do, at most (IPMI 2.0, 22.18)."""
+
+    USER = 2
+    OPERATOR = 3
+    ADMIN = 4
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who logs in. At most 16 bytes of user and 20 of password (IPMI 2.0, 22.28 and 22.30)."""
+
+    user: str
+    password: str = field(repr=False)
+    privilege: Privilege = Privilege.USER
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a login gives. Some BMCs have a `guid` of zeros."""
+
+    channel: Channel
+    session_id: int
+    guid: bytes
+
+
+def connect(address: Address) -> socket.socket:
+    """Return a socket that does not block. Raises OSError.
+
+    Connected, so that only this peer is heard, and an ICMP "unreachable" is an error.
+    """
+    family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        udp.setblocking(False)
+        udp.connect((str(address.ip), address.port))
+    except BaseException:
+        udp.close()
+        raise
+    return udp
+
+
+def log_in(
+    udp: socket.socket,
+    address: Address,
+    credentials: Credentials,
+    deadline: float,
+) -> Opened:
+    """Open a session over the connected socket, which the caller closes.
+
+    Raises NoAnswerError, LoginError, OSError and pyghmi's own errors.
+    """
+    login = _Login(udp, address, credentials, deadline)
+    keys = Keys(
+        remote_id=login.sessionid,
+        local_id=login.localsid,
+        digest=login.currhashlib().name,
+        mac_length=login.currhashlen,
+        integrity=bytes(login.k1),
+        encryption=bytes(login.aeskey),
+        sent=login.sequencenumber,
+        heard=login.remseqnumber,
+    )
+    return Opened(Channel(keys), login.sessionid, bytes(login.remoteguid))
+
+
+class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
+    """pyghmi's session until it is open."""
 
     def __init__(
-        self, address: Address, user: bytes, password: bytes, privilege: int, deadline: float
+        self,
+        udp: socket.socket,
+        address: Address,
+        credentials: Credentials,
+        deadline: float,
     ) -> None:
-        """Log in. Raises NoAnswerError, LoginError, OSError and pyghmi's own errors."""
-        self.deadline = deadline
-        self.silence_s = SILENCE_S
+        self._udp = udp
+        self._deadline = deadline
         self._peer = (str(address.ip), address.port)
         self._heard_at = time.monotonic()
         self._retry_s = LOGIN_RETRY_S
         self._resend_at = 0.0
         self.sessioncontext: str | None = None
-        family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
-        self._udp = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            # Connected, so that only this peer is heard, and an ICMP "unreachable" is an error.
-            self._udp.connect(self._peer)
             super().__init__(
                 bmc=self._peer[0],
                 port=address.port,
                 # pyghmi compares and pads these with bytes.
-                userid=user,
-                password=password,
-                privlevel=int(privilege),
+                userid=credentials.user.encode(),
+                password=credentials.password.encode(),
+                privlevel=int(credentials.privilege),
             )
-        except BaseException:
-            self.hang_up()
-            raise
-        self._retry_s = RETRY_S
-
-    def ask(self, **request: Any) -> Any:
-        """Send one request and return pyghmi's answer to it."""
-        self._heard_at, self._retry_s = time.monotonic(), RETRY_S
-        return self.raw_command(**request)
-
-    def hang_up(self) -> None:
-        """Close the session at the BMC and the socket here."""
-        if self.sessioncontext == "ESTABLISHED":
-            # pyghmi would wait for an answer that is still due, or hold the message back.
-            self.logged, self.incommand, self.lastpayload = 1, False, None
-            with contextlib.suppress(OSError, PyghmiException):
-                self.logout()
-        self.sessioncontext = None
-        # Every login is entered there, and only an orderly log-out would take it off.
-        simplesession.Session.keepalive_sessions.pop(self, None)
-        self._udp.close()
+        finally:
+            # Every login is entered there, and only pyghmi's own log-out would take it off.
+            simplesession.Session.keepalive_sessions.pop(self, None)
 
     # What follows replaces parts of pyghmi's class.
 
@@ -101,6 +147,8 @@ class Wire(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
         self._resend_at = time.monotonic() + self._retry_s
 
     def awaitresponse(self, retry: bool) -> None:
+        # The session is open, and its privilege is set by a request that can be repeated.
+        self._retry_s = RETRY_S
         while retry and self.lastresponse is None and self.logged:
             self._step()
 
@@ -110,7 +158,7 @@ class Wire(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
     def process_pktqueue(self) -> None:
         while True:
             try:
-                packet = bytearray(self._udp.recv(_MAX_PACKET, socket.MSG_DONTWAIT))
+                packet = bytearray(self._udp.recv(_MAX_PACKET))
             except BlockingIOError:
                 return
             self._heard_at = time.monotonic()
@@ -125,9 +173,9 @@ class Wire(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
     def _step(self) -> None:
         """Wait for a packet and handle it; resend or give up when none came in time."""
         now = time.monotonic()
-        give_up_at = min(self.deadline, self._heard_at + self.silence_s)
+        give_up_at = min(self._deadline, self._heard_at + SILENCE_S)
         if now >= give_up_at:
-            why = "the time for it is over" if now >= self.deadline else "given up"
+            why = "the time for it is over" if now >= self._deadline else "given up"
             raise NoAnswerError(f"no answer for {now - self._heard_at:.1f} s, {why}")
         if now >= self._resend_at:
             self._resend()
@@ -137,7 +185,7 @@ class Wire(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
             self.process_pktqueue()
 
     def _resend(self) -> None:
-        self._retry_s *= RETRY_GROWTH
+        self._retry_s *= _RETRY_GROWTH
         if self.sessioncontext in _LOGIN_STEPS:
             # BMCs do not take kindly to RAKP messages that come twice: ask for a new session.
             # Its tags and id are new as well, so that a late answer to the old one is not
