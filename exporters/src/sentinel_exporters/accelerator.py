@@ -38,7 +38,7 @@ MEMORY_RESERVED = _family(
     "memory_reserved_bytes", "Device memory that the driver keeps for itself.", unit="bytes"
 )
 ENGINE_UTILIZATION = _family(
-    "engine_utilization_ratio", "Share of time in which a video engine worked.", "engine",
+    "engine_utilization_ratio", "Share of time in which a part of the device worked.", "engine",
     unit="ratio",
 )  # fmt: skip
 ENCODER_SESSIONS = _family("encoder_sessions", "Video encoder sessions that are open.")
@@ -222,6 +222,32 @@ HEALTHY = _family("healthy", "1 when the driver reports the device healthy, else
 HEALTH_INFO = _family("health_info", "Always 1; the health in the driver's own word.", "state")
 HUGEPAGES_USED = _family("hugepages_used", "Huge pages in use on the device.", unit="pages")
 HUGEPAGES_TOTAL = _family("hugepages", "Huge pages that the device has.", unit="pages")
+MEMORY_BANDWIDTH = _family(
+    "memory_bandwidth_ratio", "Memory bandwidth in use, as a share of the most.", unit="ratio"
+)
+VOLTAGE = _family("voltage_volts", "Voltage of the chip.", unit="volts")
+CORES = _family("cores", "AI cores of the chip.")
+ERROR_CODE = _family(
+    "error_code", "Always 1; a fault that there is now, by the driver's code.", "code"
+)
+NETWORK_HEALTHY = _family(
+    "network_healthy", "1 when the chip's own network reaches its peer, else 0."
+)
+NETWORK_HEALTH_INFO = _family(
+    "network_health_info", "Always 1; the network's health in the driver's own word.", "state"
+)
+VNPU_INFO = _family(
+    "vnpu_info",
+    "Always 1; a share that the chip is split into, and the container that has it.",
+    "vnpu",
+    "group",
+    "template",
+    "container",
+)
+VNPU_IN_USE = _family("vnpu_in_use", "1 when a container has the vNPU, else 0.", "vnpu")
+VNPU_CORES = _family("vnpu_cores", "AI cores of the vNPU.", "vnpu")
+VNPU_MEMORY = _family("vnpu_memory_bytes", "Memory of the vNPU.", "vnpu", unit="bytes")
+VNPU_FREE_CORES = _family("vnpu_free_cores", "AI cores that no vNPU of the chip has yet.")
 PROCESS_QUERY_SUPPORTED = _family(
     "process_query_supported",
     "1 when the driver tells the processes; 0: that none are shown means nothing.",
