@@ -125,7 +125,7 @@ def test_each_kind_of_session_of_each_user_is_counted(lab: Lab) -> None:
         {
             ("alice", "pty"): 1,
             ("alice", "exec"): 1,
-            ("alice", "forward"): 1,
+            ("alice", "forward-only"): 1,
             ("bob", "exec"): 2,
         },
         5,
@@ -145,13 +145,13 @@ def test_roots_sessions_are_counted_too(lab: Lab) -> None:
     lab.log_in("root", options=["-tt"])
     lab.log_in("root", "cat")
     lab.log_in("root", options=["-N"])
-    lab.wait_for({("root", "pty"): 1, ("root", "exec"): 1, ("root", "forward"): 1}, 3)
+    lab.wait_for({("root", "pty"): 1, ("root", "exec"): 1, ("root", "forward-only"): 1}, 3)
 
 
 def test_sessions_that_share_a_connection_are_counted_each(lab: Lab, tmp_path: Path) -> None:
     shared = ["-S", str(tmp_path / "master")]
     lab.log_in("alice", options=["-M", "-N", *shared])
-    lab.wait_for({("alice", "forward"): 1}, 1)
+    lab.wait_for({("alice", "forward-only"): 1}, 1)
     lab.log_in("alice", "cat", options=shared)
     lab.log_in("alice", "cat", options=shared)
     lab.log_in("alice", options=["-tt", *shared])

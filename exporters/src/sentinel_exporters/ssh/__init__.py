@@ -1,0 +1,1 @@
+"""What the ssh collector is made of: sessions from the process table, logins from a log."""
