@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shutil
 import subprocess
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.exporters.nvml_driver import BARE, FULL, Driver, build
+from tests.exporters.prometheus_server import prometheus, query
 from tests.exporters.running import NPU_SMI, REPOSITORY, Exporter, serving
-from tests.lab.ports import free_ports
 from tests.lab.wait import wait_for
 
 pytestmark = pytest.mark.skipif(
@@ -53,35 +49,6 @@ def test_promtool_finds_nothing_to_say(exporter: Exporter) -> None:
         ["promtool", "check", "metrics"], input=page, capture_output=True, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
-
-
-@contextlib.contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[str]:
-    """Run Prometheus on one target; yields its address."""
-    address = f"127.0.0.1:{free_ports(1)[0]}"
-    config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-        "scrape_configs": [{"job_name": "sentinel", "static_configs": [{"targets": [target]}]}],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    with (folder / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(
-            ["prometheus", f"--config.file={folder}/prometheus.yml",
-             f"--storage.tsdb.path={folder}/data", f"--web.listen-address={address}"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        yield address
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def query(address: str, expression: str) -> list[dict[str, str]]:
-    """Return the labels of each series of the answer."""
-    url = f"http://{address}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return [row["metric"] for row in json.load(answer)["data"]["result"]]
 
 
 def test_a_real_prometheus_takes_the_page_and_joins_the_identity(
