@@ -212,6 +212,9 @@ MIG_PROCESS_MEMORY = _family(
 PERSISTENCE_MODE = _family(
     "persistence_mode", "1 when the driver keeps the device started while unused, else 0."
 )
+RECOVERY_ACTION = _family(
+    "recovery_action", "What the driver wants to be done: 0 nothing, 1 a reset; see the docs."
+)
 READING_UNAVAILABLE = _family(
     "reading_unavailable",
     "1 for each reading that the device or its driver does not give, and why.",

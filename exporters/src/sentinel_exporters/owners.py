@@ -1,4 +1,4 @@
-"""Find out whose a process is, from /proc and the user database. Decides nothing by it."""
+"""Find out whose a process is and its name, from /proc. Decides nothing by it."""
 
 from __future__ import annotations
 
@@ -45,3 +45,18 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def find_names(pids: Iterable[int], proc: Path = PROC) -> dict[int, str]:
+    """Return each process's name as the kernel has it; one that is gone has "".
+
+    A process sets its name itself: what it is not allowed to be in a label is replaced.
+    """
+    names: dict[int, str] = {}
+    for pid in pids:
+        try:
+            text = (proc / str(pid) / "comm").read_bytes().decode(errors="replace")
+        except OSError:
+            text = ""
+        names[pid] = "".join(one if one.isprintable() else "?" for one in text.rstrip("\n"))
+    return names

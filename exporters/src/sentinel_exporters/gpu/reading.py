@@ -42,7 +42,10 @@ class Facts:
     fan_count: int = 0
     # Links that the chip has, used or not.
     nvlink_count: int = 0
+    # Whether it has counters of its parts' activity.
     has_activity: bool = False
+    # nvmlClocksEventReasons' bits that it can report.
+    throttle_reasons_supported: int | None = None
     unavailable: Mapping[str, Reason] = field(default_factory=dict)
 
 
@@ -186,7 +189,6 @@ class Gpu:
     clocks_mhz: Mapping[str, int] = field(default_factory=dict)
     # nvmlClocksEventReasons' bits; their names are in gpu.device.THROTTLE_REASONS.
     throttle_reasons: int | None = None
-    throttle_reasons_supported: int | None = None
     # By "power", "thermal", "sync_boost", "board_limit", "low_utilization", "reliability".
     throttled_ns: Mapping[str, int] = field(default_factory=dict)
     fan_percent: int | None = None
