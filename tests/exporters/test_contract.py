@@ -20,9 +20,11 @@ from sentinel_exporters.catalog import (
     find_collectors,
     load_collector,
 )
+from sentinel_exporters.compat.dcgm import DCGM
 from sentinel_exporters.config import Config
 from sentinel_exporters.core import CollectorSettings, Compat, Metric, MetricType
 from sentinel_exporters.errors import ContractError
+from sentinel_exporters.web.config_file import Http, Tls, WebFile
 from tests.exporters.running import REPOSITORY, run_exporter, serving, values
 
 README = REPOSITORY / "exporters" / "README.md"
@@ -85,10 +87,14 @@ def test_a_unit_is_a_base_unit_and_in_the_name() -> None:
 
 def test_every_metric_is_described_where_users_look() -> None:
     text = section(REPOSITORY / "docs" / "metrics.md", "Exporters")
-    rows = {row[0]: row[1] for row in re.findall(r"(?m)^\| `(\w+)(?:\{([\w,]*)\})?`", text)}
+    rows = {row[0]: row[1] for row in re.findall(r"(?m)^\| `(\w+)(?:\{([\w,…]*)\})?`", text)}
     metrics = [*outcome.METRICS, *server.METRICS]
     metrics += [metric for one in find_collectors().values() for metric in one.families]
-    assert rows == {metric.name: ",".join(metric.labels) for metric in metrics}
+    expected = {metric.name: ",".join(metric.labels) for metric in metrics}
+    # The labels that all of dcgm-exporter's families have are said once, above its table.
+    dcgm = {metric.name: "…" for metric in DCGM.metrics}
+    assert rows == {**expected, **dcgm}
+    assert all(f"`{label}`" in text for metric in DCGM.metrics for label in metric.labels)
 
 
 def setting_names(prefix: str, model: type[BaseModel]) -> Iterator[str]:
@@ -111,7 +117,11 @@ def test_every_setting_is_described_where_users_look() -> None:
     for collector in find_collectors().values():
         known |= set(setting_names(f"{collector.name}.", collector.settings))
         known -= {f"{collector.name}.{name}" for name in common}
-    assert set(re.findall(r"(?m)^\| `([\w.<>]+)`", text)) == known
+    settings, _, web = text.partition("\n### TLS and users\n")
+    assert set(re.findall(r"(?m)^\| `([\w.<>]+)`", settings)) == known
+    for section_of_web in (WebFile, Tls, Http):
+        for name, info in section_of_web.model_fields.items():
+            assert f"`{info.alias or name}`" in web
 
 
 def test_the_readmes_collector_works_by_being_there(site: Path, tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def test_the_environment_overrides_single_values_of_the_file(
     config = load(
         tmp_path, 'collectors = ["gpu"]\n[npu]\ntimeout_s = 20\ncommand = "x"', collectors
     )
-    section = config.section(collectors["npu"])
-    assert section.model_dump() == {"timeout_s": 20, "command": "/opt/npu-smi", "interval_s": 0}
+    section = config.section(collectors["npu"]).model_dump()
+    assert (section["timeout_s"], section["command"]) == (20, "/opt/npu-smi")
     assert config.collectors == ("npu", "ssh")
 
 

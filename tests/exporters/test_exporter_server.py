@@ -8,13 +8,14 @@ import io
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from sentinel_exporters.server import DeadlineReader
+from sentinel_exporters.deadline import DeadlineReader
 from tests.exporters.running import NPU_SMI, Exporter, run_exporter, serving, values
 from tests.lab.wait import wait_for
 
@@ -157,7 +158,7 @@ def test_a_client_that_sends_byte_by_byte_has_no_more_time_for_it() -> None:
     try:
         # It would never end: no line is ever complete.
         with pytest.raises(TimeoutError):
-            io.BufferedReader(DeadlineReader(ours, 0.3)).readline()
+            io.BufferedReader(DeadlineReader(ours, time.monotonic() + 0.3)).readline()
     finally:
         is_over.set()
         sender.join(30)

@@ -49,9 +49,17 @@ class Authority:
         self.certificate.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
     def sign(
-        self, name: str, *, host: str = "", valid_days: tuple[int, int] = (-1, 1)
+        self,
+        name: str,
+        *,
+        host: str = "",
+        known_as: str = "",
+        valid_days: tuple[int, int] = (-1, 1),
     ) -> CertificateFiles:
-        """Make a certificate: for a server of that name or address, or a client's without."""
+        """Make a certificate: for a server of that name or address, or a client's without.
+
+        `known_as` is an alternative name that a client's carries.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         usage = ExtendedKeyUsageOID.SERVER_AUTH if host else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -69,9 +77,9 @@ class Authority:
                 critical=False,
             )
         )
-        if host:
-            known_as = x509.SubjectAlternativeName([_host(host)])
-            builder = builder.add_extension(known_as, critical=False)
+        if host or known_as:
+            names = x509.SubjectAlternativeName([_host(host or known_as)])
+            builder = builder.add_extension(names, critical=False)
         made = builder.sign(self._key, hashes.SHA256())
         files = CertificateFiles(self._folder / f"{name}.pem", self._folder / f"{name}-key.pem")
         files.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))

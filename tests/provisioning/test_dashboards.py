@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 from grafana_foundation_sdk.models import dashboard as model
-from prometheus_client.exposition import generate_latest
 
 from provisioning.grafana.__main__ import DASHBOARDS, FOLDER, encode
 from sentinel_exporters import accelerator as family
 from sentinel_exporters.accelerator import Identity
 from sentinel_exporters.core import Metric, Sample
-from sentinel_exporters.exposition import Page
+from sentinel_exporters.exposition import write_text
 from tests.lab.wait import wait_for
 
 from .programs import Lab, Prometheus, prometheus, serving
@@ -147,7 +146,7 @@ def devices() -> str:
         for metric, value in readings.items():
             samples += one.sample(metric, value)
         samples += one.sample(family.PROCESS_MEMORY, used * 8e10, "alice")
-    return generate_latest(Page(samples)).decode()
+    return write_text(samples).decode()
 
 
 # Names and labels as docs/architecture.md and node_exporter have them.

@@ -17,10 +17,12 @@ from .catalog import Collector, find_collectors
 from .config import ENV_PREFIX, Config, load_config
 from .core import CollectorSettings, Device
 from .errors import ConfigError
+from .exposition import write_text
 from .prober import Prober
 from .run import describe
 from .runner import Runner
-from .server import Server, render
+from .server import Server
+from .web.access import Access
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     collectors = find_collectors()
     overrides = {
         name: value
-        for name, value in (("listen", options.listen), ("collectors", options.collectors))
-        if value is not None
+        for name in ("listen", "collectors", "web_config")
+        if (value := getattr(options, name)) is not None
     }
     try:
         config = load_config(options.config, collectors, overrides)
@@ -71,6 +73,13 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--listen", help="address and port (default: 0.0.0.0:9641)")
     parser.add_argument("--collectors", help="auto, or names joined by commas: gpu,npu,ssh")
+    parser.add_argument(
+        "--web-config",
+        "--web.config.file",
+        type=Path,
+        metavar="FILE",
+        help="TLS and users, in the form of Prometheus' web configuration (default: none)",
+    )
     parser.add_argument("--verbose", action="store_true", help="log each request")
     parser.add_argument("--version", action="version", version=__version__)
     return parser.parse_args(arguments)
@@ -109,7 +118,12 @@ def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
     prober = Prober(enabled, _settings(config, enabled), config.max_probes)
     runner = _make_runner(config, enabled)
     try:
-        web = Server(config.listen, runner, prober, config.max_requests)
+        access = Access(config.web_config) if config.web_config else None
+    except ConfigError as error:
+        sys.stderr.write(f"sentinel-exporter: {config.web_config} is not valid\n{error}\n")
+        return 2
+    try:
+        web = Server(config.listen, runner, prober, config.max_requests, access)
     except OSError as error:
         log.error("cannot listen address=%s error=%s", config.listen, error)
         return 1
@@ -121,8 +135,8 @@ def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     log.info(
-        "listening address=%s port=%d collectors=%s",
-        config.listen, web.port, ",".join(one.name for one in enabled),
+        "listening address=%s port=%d scheme=%s collectors=%s",
+        config.listen, web.port, web.scheme, ",".join(one.name for one in enabled),
     )  # fmt: skip
     runner.start()
     web.serve_until(lambda: os.read(wake, 1))
@@ -138,7 +152,7 @@ def check(config: Config, collectors: Mapping[str, Collector]) -> int:
     """
     outcomes = _make_runner(config, choose_collectors(config, collectors)).collect()
     samples = [sample for one in outcomes for sample in (*one.own_samples(), *one.samples)]
-    sys.stdout.write(render(samples))
+    sys.stdout.write(write_text(samples).decode())
     # The runner has logged each reason.
     return 0 if all(one.is_success for one in outcomes) else 1
 

@@ -51,12 +51,14 @@ class Config(BaseSettings):
     listen: str = "0.0.0.0:9641"
     # "auto": those of this machine whose source is present; else their names.
     collectors: Annotated[Literal["auto"] | tuple[str, ...], NoDecode] = "auto"
+    # TLS and users: a file in the form of Prometheus' web configuration; none: plain HTTP.
+    web_config: Path | None = None
     # Other exporters' families that are given besides: their names.
     compat: Annotated[tuple[str, ...], NoDecode] = ()
     # Requests that are served at the same time; further ones get 503 at once.
-    max_requests: Annotated[int, Field(ge=1, le=256)] = 16
+    max_requests: Annotated[int, Field(ge=1, le=4096)] = 256
     # Targets that are probed at the same time, those that hang included; further ones get 503.
-    max_probes: Annotated[int, Field(ge=1, le=1024)] = 64
+    max_probes: Annotated[int, Field(ge=1, le=4096)] = 256
 
     @field_validator("listen")
     @classmethod

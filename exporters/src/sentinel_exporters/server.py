@@ -1,7 +1,7 @@
 """Serve the collectors over HTTP with a bounded number of threads. Collects nothing itself.
 
-Everything here may be asked by anybody who reaches the port, as is usual for exporters: limit
-that with `listen` or a firewall.
+Everything here may be asked by anybody who reaches the port, as is usual for exporters, unless
+the web configuration says otherwise.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder, generate_latest, gzip_accepted
 
 from . import __version__
 from .config import split_address
 from .core import Metric, Sample
-from .errors import BadTarget
-from .exposition import Page
+from .deadline import DeadlineReader, DeadlineWriter
+from .errors import BadTarget, ConfigError
+from .exposition import accepts_gzip, choose_form
 from .prober import Prober, TooManyProbes
 from .runner import Runner
+from .web.access import Access
+from .web.tls import NotTls
 
 log = logging.getLogger(__name__)
 
@@ -61,27 +62,6 @@ class Answer:
         return cls(status, f"{text}\n".encode())
 
 
-class DeadlineReader(io.RawIOBase):
-    """The request's bytes, all of which must arrive before the deadline.
-
-    A socket's own timeout begins anew with each byte, so that a client could hold a thread.
-    """
-
-    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
-        self._connection = connection
-        self._deadline = time.monotonic() + timeout_s
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # Any: the base class wants its private Buffer type
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the request took too long to arrive")
-        self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)
-
-
 class _Handler(BaseHTTPRequestHandler):
     """GET and HEAD; one request for each connection (HTTP/1.0)."""
 
@@ -91,17 +71,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.rfile = io.BufferedReader(DeadlineReader(self.connection, _CLIENT_TIMEOUT_S))
+        deadline = time.monotonic() + _CLIENT_TIMEOUT_S
+        self.rfile = io.BufferedReader(DeadlineReader(self.connection, deadline))
+        self.wfile = io.BufferedWriter(DeadlineWriter(self.connection, _CLIENT_TIMEOUT_S))
 
     def do_GET(self) -> None:
         try:
-            answer = self._route()
-        except (
-            Exception
-        ):  # the boundary of a request: one bug must not end the thread unanswered
+            answer = self._judge_and_route()
+        except Exception:  # the boundary of a request: a bug must not leave it unanswered
             log.exception("request failed path=%s", self.path)
             answer = Answer.text(500, "internal error; see the log")
-        self.connection.settimeout(_CLIENT_TIMEOUT_S)
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
@@ -112,6 +91,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     do_HEAD = do_GET  # noqa: N815  the base class finds it by this name
+
+    def _judge_and_route(self) -> Answer:
+        if self.server.access is None:
+            return self._route()
+        verdict = self.server.access.judge(self.headers.get("Authorization", ""))
+        if verdict.status != HTTPStatus.OK:
+            answer = Answer.text(verdict.status, HTTPStatus(verdict.status).phrase)
+        else:
+            answer = self._route()
+        return replace(answer, headers={**answer.headers, **verdict.headers})
 
     def _route(self) -> Answer:
         url = urlsplit(self.path)
@@ -157,13 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
         return max(limit_s - _SCRAPE_MARGIN_S, limit_s / 2) if limit_s > 0 else float("inf")
 
     def _page(self, samples: list[Sample]) -> Answer:
-        try:
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        except (TypeError, ValueError):  # a version that is no number
-            encode, content_type = choose_encoder("")
-        body = encode(as_registry(Page(samples)))
+        write, content_type = choose_form(self.headers.get("Accept", ""))
+        body = write(samples)
         headers = {"Vary": "Accept, Accept-Encoding"}
-        if gzip_accepted(self.headers.get("Accept-Encoding", "")):
+        if accepts_gzip(self.headers.get("Accept-Encoding", "")):
             body = gzip.compress(body, compresslevel=1)
             headers["Content-Encoding"] = "gzip"
         return Answer(200, body, content_type, headers)
@@ -178,14 +164,24 @@ class Server(TCPServer):
 
     # Not http.server's HTTPServer: that asks the DNS for its own name, and waits for it.
     allow_reuse_address = True
-    request_queue_size = 64
+    # Prometheus asks for all BMCs of a job at about the same time; who finds the queue full
+    # tries again only after a second.
+    request_queue_size = 1024
 
-    def __init__(self, listen: str, runner: Runner, prober: Prober, max_requests: int) -> None:
-        """Raises OSError when the address cannot be listened on."""
+    def __init__(
+        self,
+        listen: str,
+        runner: Runner,
+        prober: Prober,
+        max_requests: int,
+        access: Access | None = None,
+    ) -> None:
+        """`access` None: plain HTTP for all. Raises OSError when it cannot listen there."""
         host, port = split_address(listen)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.runner = runner
         self.prober = prober
+        self.access = access
         self._max_requests = max_requests
         self._free = threading.BoundedSemaphore(max_requests)
         super().__init__((host, port), _Handler)
@@ -194,6 +190,11 @@ class Server(TCPServer):
     def port(self) -> int:
         """The port that is listened on; of use when 0 was asked for."""
         return int(self.server_address[1])
+
+    @property
+    def scheme(self) -> str:
+        """http or https."""
+        return "https" if self.access is not None and self.access.is_encrypted else "http"
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own. Any: the base class allows other kinds of sockets."""
@@ -206,8 +207,15 @@ class Server(TCPServer):
 
     def _serve(self, request: Any, client_address: Any) -> None:
         try:
+            if self.access is not None and self.scheme == "https":
+                # Here and not where it was accepted: a client can take long over it.
+                request = self.access.encrypt(request, time.monotonic() + _CLIENT_TIMEOUT_S)
             self.finish_request(request, client_address)
-        except OSError as error:  # the client went away or was too slow
+        except NotTls:
+            self._answer_at_once(request, b"400 Bad Request", b"this port speaks https\n")
+        except (OSError, ConfigError) as error:
+            # The client went away, was too slow or has the wrong certificate; or ours is
+            # broken, which the log has by now.
             log.debug("http client=%s error=%s", client_address[0], error)
         finally:
             self.shutdown_request(request)
@@ -215,14 +223,19 @@ class Server(TCPServer):
 
     def _refuse(self, request: socket.socket) -> None:
         log.warning("request refused reason=busy max_requests=%d", self._max_requests)
+        if self.scheme == "http":
+            self._answer_at_once(
+                request, b"503 Service Unavailable\r\nRetry-After: 5", b"busy\n"
+            )
+        self.shutdown_request(request)
+
+    def _answer_at_once(self, request: socket.socket, head: bytes, body: bytes) -> None:
         try:
-            # Not blocking: this is the accepting thread. The answer fits any socket's buffer.
+            # Not blocking: this may be the accepting thread. It fits any socket's buffer.
             request.setblocking(False)
-            request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 5\r\n\r\nbusy\n")
+            request.sendall(b"HTTP/1.0 " + head + b"\r\n\r\n" + body)
         except OSError as error:
             log.debug("refusal not sent error=%s", error)
-        finally:
-            self.shutdown_request(request)
 
     def landing_page(self) -> bytes:
         """Return a short page for people: the paths, and how each collector fares."""
@@ -255,13 +268,3 @@ class Server(TCPServer):
             if not self._free.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 log.warning("requests left unfinished timeout_s=%.0f", _SHUTDOWN_TIMEOUT_S)
                 break
-
-
-def render(samples: list[Sample]) -> str:
-    """Return the samples in the text format."""
-    return generate_latest(as_registry(Page(samples))).decode()
-
-
-def as_registry(page: Page) -> CollectorRegistry:
-    """Call a page a registry: the encoders only use its collect(), which Page has."""
-    return cast(CollectorRegistry, page)

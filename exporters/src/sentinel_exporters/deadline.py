@@ -1,0 +1,54 @@
+"""Read from and write to a client who has so much time and no more. Knows no protocol.
+
+A socket's own timeout begins anew with each piece, so that a client could hold a thread.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from typing import Any
+
+
+class DeadlineReader(io.RawIOBase):
+    """What the client sends, all of which must arrive before the deadline (monotonic)."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # Any: the base class wants its private Buffer type
+        _grant(self._connection, self._deadline)
+        return self._connection.recv_into(buffer)
+
+
+class DeadlineWriter(io.RawIOBase):
+    """What is sent to the client, all of which it must take within `limit_s` of the first."""
+
+    def __init__(self, connection: socket.socket, limit_s: float) -> None:
+        self._connection = connection
+        self._limit_s = limit_s
+        self._deadline: float | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:  # Any: as above
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._limit_s
+        left = memoryview(data)
+        while left:
+            _grant(self._connection, self._deadline)
+            left = left[self._connection.send(left) :]
+        return len(data)
+
+
+def _grant(connection: socket.socket, deadline: float) -> None:
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("the client took too long")
+    connection.settimeout(left_s)
