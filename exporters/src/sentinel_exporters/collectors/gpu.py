@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,9 @@ import pynvml
 from pydantic import Field
 
 from ..accelerator import DeviceProcess
-from ..core import CollectorSettings, Device, DeviceReport, Sample, Scrape
+from ..compat.dcgm import DCGM
+from ..compat.nvidia_smi import NVIDIA_SMI
+from ..core import CollectorSettings, Compat, Device, DeviceReport, Sample, Scrape
 from ..gpu import samples as native
 from ..gpu.activity import ActivityMeters
 from ..gpu.asking import Device as Asked
@@ -25,6 +27,7 @@ from ..nvml import DeviceError, NoReading, Nvml, is_installed
 from ..owners import find_names, find_owners
 
 METRICS = native.METRICS
+COMPAT: Mapping[str, Compat] = {"dcgm": DCGM, "nvidia_smi": NVIDIA_SMI}
 
 
 class Settings(CollectorSettings):
