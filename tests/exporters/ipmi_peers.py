@@ -51,6 +51,34 @@ def ipmimonitoring(bmc: Bmc) -> list[Monitored]:
     ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Logged:
+    """An entry of the event log as FreeIPMI's ipmi-sel prints it."""
+
+    id: int
+    date: str
+    time: str
+    state: str
+    event: str
+
+
+def ipmi_sel(bmc: Bmc) -> list[Logged]:
+    """Ask as ipmi_exporter asks."""
+    done = subprocess.run(
+        ["ipmi-sel", "-h", bmc.target, "-u", USER, "-p", bmc.password, "-D", "LAN_2_0",
+         "-l", "USER", "-W", _WORKAROUND, "--quiet-cache", "--comma-separated-output",
+         "--no-header-output", "--sdr-cache-recreate", "--output-event-state",
+         "--interpret-oem-data", "--entity-sensor-names"],
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    # Names and types without commas here; what is behind the last of them is the event.
+    rows = [line.split(",", 6) for line in done.stdout.decode("latin-1").splitlines()]
+    return [
+        Logged(int(number), date, at, state, event)
+        for number, date, at, _, _, state, event in rows
+    ]
+
+
 def ipmitool_sensors(bmc: Bmc) -> dict[str, float]:
     """Return the sensors with a numeric reading; raw values of discrete ones are left out."""
     lines = ipmitool(bmc, "sensor").splitlines()

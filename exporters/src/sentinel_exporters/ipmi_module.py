@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from .ipmi.errors import IpmiError
 from .ipmi.session import Credentials, Privilege
 
-CollectorName = Literal["ipmi", "dcmi", "bmc", "chassis", "sel", "sm-lan-mode", "bmc-watchdog"]
+CollectorName = Literal[
+    "ipmi", "dcmi", "bmc", "chassis", "sel", "sel-events", "sm-lan-mode", "bmc-watchdog"
+]
 DEFAULT_COLLECTORS: tuple[CollectorName, ...] = ("ipmi", "dcmi", "bmc", "chassis")
 
 

@@ -14,6 +14,7 @@ from .ipmi.commands import Chassis, Device, EventLog
 from .ipmi.names import name_manufacturer, name_sensor_type
 from .ipmi.readings import Reading
 from .ipmi.watchdog import ACTIONS, INTERRUPTS, USES, Watchdog
+from .ipmi_events import Counts
 
 UP = Metric("ipmi_up", "gauge", "1 when the collector read the BMC, else 0.", ("collector",))
 DURATION = Metric(
@@ -72,6 +73,24 @@ SEL_FREE = Metric(
     "Free space of the System Event Log; 65535 means that or more.",
     (),
     "bytes",
+)
+SEL_BY_STATE = Metric(
+    "ipmi_sel_events_count_by_state",
+    "gauge",
+    "Entries in the System Event Log by what they mean: Nominal, Warning, Critical or N/A.",
+    ("state",),
+)
+SEL_BY_NAME = Metric(
+    "ipmi_sel_events_count_by_name",
+    "gauge",
+    "Entries in the System Event Log that sel_events looks for.",
+    ("name",),
+)
+SEL_LATEST = Metric(
+    "ipmi_sel_events_latest_timestamp",
+    "gauge",
+    "When the last of these entries was logged, in Unix time by the BMC's clock; 0: never.",
+    ("name",),
 )
 DCMI_POWER = Metric(
     "ipmi_dcmi_power_consumption_watts",
@@ -143,6 +162,9 @@ METRICS = (
     BMC_INFO,
     SEL_COUNT,
     SEL_FREE,
+    SEL_BY_STATE,
+    SEL_BY_NAME,
+    SEL_LATEST,
     DCMI_POWER,
     LAN_MODE,
     WATCHDOG_RUNS,
@@ -164,6 +186,7 @@ class Answers:
     readings: Sequence[Reading] | None = None
     chassis: Chassis | None = None
     event_log: EventLog | None = None
+    event_counts: Counts | None = None
     power_watts: int | None = None
     device: Device | None = None
     system_firmware: str | None = None
@@ -193,6 +216,11 @@ def make_scrape(answers: Answers) -> Scrape:
             SEL_COUNT.sample(answers.event_log.entries),
             SEL_FREE.sample(answers.event_log.free_bytes),
         ]
+    if answers.event_counts is not None:
+        counts = answers.event_counts
+        samples += [SEL_BY_STATE.sample(count, one) for one, count in counts.by_state.items()]
+        samples += [SEL_BY_NAME.sample(count, one) for one, count in counts.by_name.items()]
+        samples += [SEL_LATEST.sample(at, one) for one, at in counts.latest.items()]
     if answers.power_watts is not None:
         samples.append(DCMI_POWER.sample(answers.power_watts))
     if answers.lan_mode is not None:

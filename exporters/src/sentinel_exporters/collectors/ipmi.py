@@ -29,6 +29,7 @@ from ..ipmi.sdr import RecordCache
 from ..ipmi.session import Session
 from ..ipmi.target import AllowList, parse_target, resolve
 from ..ipmi.watchdog import read_watchdog
+from ..ipmi_events import EventCounter
 from ..ipmi_module import Module
 from ..ipmi_samples import METRICS, Answers, make_scrape
 
@@ -61,6 +62,7 @@ class Settings(CollectorSettings):
 
 
 _records = RecordCache()
+_events = EventCounter(_records)
 _pools: dict[tuple[int, int], Pool] = {}
 _pools_lock = threading.Lock()
 
@@ -94,14 +96,14 @@ def probe(settings: Settings, target: Target) -> Answers:
             raise BadTarget("target: not permitted by ipmi.targets")
         pool = _pool(settings)
         with pool.session(address, module.credentials(), deadline, target.module) as session:
-            _ask(session, module, answers)
+            _ask(session, module, answers, deadline)
     except IpmiError as error:
         answers.problems.append(str(error))
     answers.duration_s = time.monotonic() - started
     return answers
 
 
-def _ask(session: Session, module: Module, answers: Answers) -> None:
+def _ask(session: Session, module: Module, answers: Answers, deadline: float) -> None:
     def read_ipmi() -> None:
         records = [
             record
@@ -130,7 +132,12 @@ def _ask(session: Session, module: Module, answers: Answers) -> None:
     def read_watchdog_timer() -> None:
         answers.watchdog = read_watchdog(session)
 
-    # The sensors last: they are the many, and what was told before them is not lost with them.
+    def read_sel_events() -> None:
+        until = deadline - _MARGIN_S
+        answers.event_counts = _events.count(session, module.sel_events, until)
+
+    # The sensors late: they are the many, and what was told before them is not lost with them.
+    # The first reading of an event log takes whatever time is left.
     readers: dict[str, Callable[[], None]] = {
         "chassis": read_chassis_state,
         "bmc": read_bmc,
@@ -139,6 +146,7 @@ def _ask(session: Session, module: Module, answers: Answers) -> None:
         "sm-lan-mode": read_lan_mode_setting,
         "bmc-watchdog": read_watchdog_timer,
         "ipmi": read_ipmi,
+        "sel-events": read_sel_events,
     }
     for name, read in readers.items():
         if name not in module.collectors or session.is_lost:

@@ -36,10 +36,15 @@ class Chassis:
 
 @dataclass(frozen=True)
 class EventLog:
-    """What Get SEL Info says (31.2); `free_bytes` 65535 means that or more."""
+    """What Get SEL Info says (31.2); `free_bytes` 65535 means that or more.
+
+    `added_at` and `erased_at` are the BMC's times of the last addition and erasure.
+    """
 
     entries: int
     free_bytes: int
+    added_at: int = 0
+    erased_at: int = 0
 
 
 def read_device(session: Session) -> Device:
@@ -85,7 +90,7 @@ def read_event_log(session: Session) -> EventLog:
 def parse_event_log(data: bytes) -> EventLog:
     """Decode Get SEL Info. Raises IpmiError."""
     _check_length(data, 5)
-    return EventLog(*struct.unpack_from("<HH", data, 1))
+    return EventLog(*struct.unpack_from("<HHII", data[:13].ljust(13, b"\xff"), 1))
 
 
 def read_power_watts(session: Session) -> int | None:

@@ -22,6 +22,7 @@ from .commands import read_device
 from .errors import IpmiError
 from .session import Session
 from .target import Address
+from .units import Unit
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +32,6 @@ _FULL, _COMPACT = 0x01, 0x02  # record types, 43.1 and 43.2
 _BMC_OWNER = 0x20  # sensors of other controllers sit behind a bridge
 _NO_NUMBER = 3  # analog data format, 43.1, byte 21
 _LAST_FIXED_FORMULA = 11  # linearization, 43.1, byte 24
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A reading's unit: a code of table 43-15; `is_plain`: not per time, not per other unit."""
-
-    code: int
-    is_percent: bool = False
-    is_plain: bool = True
 
 
 @dataclass(frozen=True)
@@ -201,13 +193,6 @@ class _Reader(pyghmi_sdr.SDR):  # type: ignore[misc]  # pyghmi has no types
             lun=entry.sensor_lun,
             sensor_type=entry.sensor_type_number,
             event_type=entry.reading_type,
-            unit=_decode_unit(data) if kind == _FULL else None,
+            unit=Unit.parse(data[20:23]) if kind == _FULL else None,
             _entry=entry,
         )
-
-
-def _decode_unit(data: bytes) -> Unit:
-    # Bytes 21 to 23 of the record, 43.1.
-    flags, base, modifier = data[20], data[21], data[22]
-    is_plain = not flags & 0x38 and not (flags & 0x06 and modifier)
-    return Unit(base, bool(flags & 1), is_plain)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from .event_words import GENERIC, SPECIFIC
 from .sdr import THRESHOLD
 
 _SENSOR_SPECIFIC = 0x6F  # event/reading type code, IPMI 2.0, table 42-1
@@ -85,6 +86,51 @@ _SPECIFIC = {
     0x2B: "112222",  # version change
     0x2C: "22110112",  # FRU state
 }
+
+# What differs for entries of the event log, where an offset without a digit is nominal and one
+# that the standard does not name has no verdict (`ipmi-sel --output-event-state`).
+_LOGGED_SPECIFIC = {
+    **_SPECIFIC,
+    0x19: "22",  # chip set
+    0x1D: "00000110",  # system boot initiated
+    0x20: "221112",  # OS critical stop
+    0x22: "000000000000022",
+    0x24: "0000",  # platform alert
+    0x27: "01",  # LAN
+}
+_LOGGED_THRESHOLDS = "102122011222"
+# When the event ended instead.
+_ENDED_SPECIFIC = {0x08: "02211121", 0x09: "00011222"}
+_ENDED_THRESHOLDS = "001122001122"
+_ENDED_GENERIC = {
+    0x06: {0x02: "01"},
+    0x0A: {0x04: "011111112"},
+    0x0B: dict.fromkeys((0x04, 0x08, 0x09, 0x0A, 0x0C), "01111111"),
+}
+
+
+def judge_logged(
+    sensor_type: int, event_type: int, offset: int, *, is_ended: bool
+) -> State | None:
+    """Return how grave an entry of the event log is; None when nobody says.
+
+    `is_ended`: the entry says that the event is over (IPMI 2.0, 29.7, event direction).
+    """
+    known, begun, ended = GENERIC.get(event_type, ()), _GENERIC.get(event_type, {}), None
+    if event_type == THRESHOLD:
+        verdicts: str | None = _ENDED_THRESHOLDS if is_ended else _LOGGED_THRESHOLDS
+    elif event_type == _SENSOR_SPECIFIC:
+        verdicts = _LOGGED_SPECIFIC.get(sensor_type)
+        ended = _ENDED_SPECIFIC.get(sensor_type)
+        known = SPECIFIC.get(sensor_type, ())
+    else:
+        verdicts = begun.get(sensor_type)
+        ended = _ENDED_GENERIC.get(event_type, {}).get(sensor_type)
+    if is_ended and ended is not None:
+        verdicts = ended
+    if verdicts is None or offset >= max(len(known), len(verdicts)):
+        return None
+    return State(int(verdicts[offset])) if offset < len(verdicts) else State.NOMINAL
 
 
 def judge(sensor_type: int, event_type: int, events: int) -> State | None:
