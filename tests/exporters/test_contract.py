@@ -21,7 +21,6 @@ from sentinel_exporters.catalog import (
     load_collector,
 )
 from sentinel_exporters.compat.dcgm import DCGM
-from sentinel_exporters.compat.dcgm import DCGM
 from sentinel_exporters.config import Config
 from sentinel_exporters.core import CollectorSettings, Compat, Metric, MetricType
 from sentinel_exporters.errors import ContractError
