@@ -15,7 +15,15 @@ from ..domain.matrix import Booked, CellState, Occupancy, is_online, occupancy
 from ..models import Alert, Claim, Device, Kind, Node, Reservation, User, db, utc_now
 
 # Alerts of alert_rules/accelerators.yml about a device that is not fit for work.
-UNFIT = frozenset({"AcceleratorUnhealthy", "AcceleratorMemoryErrors", "AcceleratorOverheating"})
+UNFIT = frozenset(
+    {
+        "AcceleratorMemoryErrors",
+        "AcceleratorOverheating",
+        "AcceleratorRowRemapFailed",
+        "AcceleratorUnhealthy",
+        "AcceleratorXidErrors",
+    }
+)
 
 
 @dataclass(frozen=True)
