@@ -7,19 +7,27 @@ import json
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.lab.ports import free_ports
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[str]:
-    """Run Prometheus on one target; yields its address."""
+def prometheus(
+    folder: Path, target: str, jobs: Mapping[str, Mapping[str, object]] | None = None
+) -> Iterator[str]:
+    """Run Prometheus on one target; yields its address.
+
+    `jobs` are names and options of those that scrape it; else it is one, `sentinel`.
+    """
     address = f"127.0.0.1:{free_ports(1)[0]}"
     config = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-        "scrape_configs": [{"job_name": "sentinel", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [
+            {"job_name": name, "static_configs": [{"targets": [target]}], **options}
+            for name, options in (jobs or {"sentinel": {}}).items()
+        ],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))
     with (folder / "prometheus.log").open("w") as log:

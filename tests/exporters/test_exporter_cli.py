@@ -22,6 +22,16 @@ def test_check_prints_the_metrics_and_succeeds() -> None:
     }
 
 
+def test_the_option_check_is_the_command_check() -> None:
+    done = run_exporter("--check", "--collectors", "ssh")
+    assert done.returncode == 0, done.stderr
+    series = parse_series(done.stdout)
+    assert values(series, "sentinel_collector_success", "collector") == {"ssh": 1}
+    assert run_exporter("check", "--check", "--collectors", "ssh").returncode == 0
+    refused = run_exporter("devices", "--check")
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
 def test_check_fails_and_says_why_when_an_enabled_collector_does(tmp_path: Path) -> None:
     done = run_exporter(
         "check", "--collectors", "npu,ssh", env={**WITH_NPUS, "FAKE_NPU_SMI": str(tmp_path)}

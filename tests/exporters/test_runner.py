@@ -15,6 +15,8 @@ from sentinel_exporters.prober import Prober, TooManyProbes
 from tests.exporters.toy import LONG, SHORT, VALUE, Source, collect, make_runner, own
 from tests.lab.wait import wait_for
 
+PEER_VALUE = Metric("TOY_VALUE", "gauge", "A peer's name for it.", ("NAME",))
+
 
 def test_a_run_that_reads_everything_is_a_success() -> None:
     outcome = collect(make_runner(Source("a")))["a"]
@@ -154,7 +156,22 @@ def test_a_lasting_failure_is_logged_once_and_its_end_too(
     ]
 
 
-PEER_VALUE = Metric("TOY_VALUE", "gauge", "A peer's name for it.", ("NAME",))
+def limited(count: int) -> CollectorSettings:
+    return CollectorSettings(timeout_s=60, max_series=count)
+
+
+def test_too_many_series_are_cut_and_the_run_counts_as_failed() -> None:
+    users = tuple(VALUE.sample(1, f"user{number:03d}") for number in range(100))
+    peer = Compat((PEER_VALUE,), lambda _reading: [PEER_VALUE.sample(1, "a")])
+    for found in (users, tuple(reversed(users)), users[50:] + users[:50]):
+        source = Source("a", samples=found, compat={"peer": peer})
+        outcome = collect(make_runner(source, settings=limited(99)))["a"]
+        # The same ones in whatever order they were found; what is another's goes first.
+        assert outcome.samples == users[:99]
+        assert outcome.problems == ("more than 99 series (max_series); not all are shown",)
+        all_of_them = collect(make_runner(source, settings=limited(101)))["a"]
+        assert all_of_them.is_success
+        assert len(all_of_them.samples) == 101
 
 
 def make_compat(*samples: Sample) -> Compat:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import logging
+import shutil
 import socket
 import ssl
 import subprocess
@@ -21,6 +22,7 @@ from sentinel_exporters.prober import Prober
 from sentinel_exporters.runner import Runner
 from sentinel_exporters.server import Server
 from sentinel_exporters.web.access import Access
+from tests.exporters.prometheus_server import prometheus, query
 from tests.exporters.running import run_exporter, serving
 from tests.lab.certificates import Authority, CertificateFiles
 from tests.lab.wait import wait_for
@@ -134,6 +136,46 @@ def test_the_command_takes_the_option_and_curl_the_page(site: Site) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert "ssh_connections" in done.stdout
         assert "secret" not in exporter.log.read_text()
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus")
+def test_a_real_prometheus_scrapes_with_its_certificate_and_password(site: Site) -> None:
+    site.configure(f"{CLIENTS}, client_allowed_sans: [prometheus.example]", USERS)
+    own = site.clients.sign("own", known_as="prometheus.example")
+    others = site.clients.sign("others", known_as="grafana.example")
+
+    often: dict[str, object] = {"scrape_interval": "300ms", "scrape_timeout": "300ms"}
+
+    def job(
+        authority: Authority, client: CertificateFiles | None, password: str
+    ) -> dict[str, object]:
+        tls = {"ca_file": str(authority.certificate)}
+        if client is not None:
+            tls |= {"cert_file": str(client.certificate), "key_file": str(client.key)}
+        user = {"username": "alice", "password": password}
+        return {"scheme": "https", "tls_config": tls, "basic_auth": user, **often}
+
+    jobs: dict[str, dict[str, object]] = {
+        "good": job(site.servers, own, "secret"),
+        "wrong_password": job(site.servers, own, "guess"),
+        "other_authority": job(site.clients, own, "secret"),
+        "no_certificate": job(site.servers, None, "secret"),
+        "other_name": job(site.servers, others, "secret"),
+        "in_clear": often,
+    }
+    with site.serving() as port, prometheus(site.folder, f"127.0.0.1:{port}", jobs) as address:
+
+        def asked() -> dict[str, set[str]]:
+            return {
+                value: {row["job"] for row in query(address, f"up == {value}")}
+                for value in "01"
+            }
+
+        wait_for(
+            "all jobs to have scraped", lambda: sum(map(len, asked().values())) == len(jobs)
+        )
+        assert asked() == {"0": set(jobs) - {"good"}, "1": {"good"}}
+        assert query(address, "sentinel_exporter_build_info")
 
 
 def connect(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:

@@ -58,7 +58,6 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "command",
         nargs="?",
-        default="serve",
         choices=("serve", "check", "devices", "metrics"),
         help="serve (default): answer Prometheus; check: run the collectors once, print their "
         "metrics, exit 1 when one failed; devices: print the accelerators as JSON; metrics: "
@@ -80,9 +79,14 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="TLS and users, in the form of Prometheus' web configuration (default: none)",
     )
+    parser.add_argument("--check", action="store_true", help="the same as the command check")
     parser.add_argument("--verbose", action="store_true", help="log each request")
     parser.add_argument("--version", action="version", version=__version__)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.check and options.command not in (None, "check"):
+        parser.error(f"--check and {options.command} cannot both be done")
+    options.command = "check" if options.check else options.command or "serve"
+    return options
 
 
 def choose_collectors(config: Config, collectors: Mapping[str, Collector]) -> list[Collector]:

@@ -116,6 +116,8 @@ class DeviceReport:
 
 # How long a run may take; a collector that has another default says `timeout_s: TimeoutS = …`.
 TimeoutS = Annotated[float, Field(gt=0, le=300)]
+# How many series a run may give; `max_series: MaxSeries = …` where more is usual.
+MaxSeries = Annotated[int, Field(ge=1)]
 # How often the source is read in the background; `interval_s: IntervalS = …` for slow sources.
 IntervalS = Annotated[float, Field(ge=0, le=3600)]
 
@@ -130,3 +132,6 @@ class CollectorSettings(BaseModel):
     # 0: read at each scrape. Above: read that often, whoever asks, and a scrape gets the last
     # result. Probes are always read when they are asked.
     interval_s: IntervalS = 0.0
+    # Prometheus keeps each series in memory for hours. What is above is left out, and the run
+    # counts as failed. Of a probe: for each target.
+    max_series: MaxSeries = 10_000

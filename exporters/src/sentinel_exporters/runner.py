@@ -12,7 +12,7 @@ from functools import partial
 
 from .background import Background
 from .catalog import Collector
-from .core import CollectorSettings, Scrape, Target
+from .core import CollectorSettings, Sample, Scrape, Target
 from .errors import ContractError
 from .outcome import Outcome
 from .run import Run, describe, start_run, summarize
@@ -142,7 +142,24 @@ def read_once(collector: Collector, settings: CollectorSettings, *target: Target
             problems.append(f"compat {name}: {describe(error)}")
         else:
             samples += more
+    if len(samples) > settings.max_series:
+        samples = _most_important(collector, samples, settings.max_series)
+        problems.append(
+            f"more than {settings.max_series} series (max_series); not all are shown"
+        )
     return Scrape(samples, problems)
+
+
+def _most_important(
+    collector: Collector, samples: Iterable[Sample], count: int
+) -> list[Sample]:
+    """Return so many samples: the families that are declared first, and by labels in each.
+
+    The same ones each time, whatever order they were found in: a series that comes and goes
+    costs Prometheus more than one that stays.
+    """
+    place = {metric: number for number, metric in enumerate(collector.families)}
+    return sorted(samples, key=lambda one: (place[one.metric], one.labels))[:count]
 
 
 def check_scrape(collector: Collector, scrape: Scrape) -> Scrape:
