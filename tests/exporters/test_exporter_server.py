@@ -77,7 +77,7 @@ def test_the_landing_page_names_the_paths_and_the_collectors(exporter: Exporter)
     assert status == 200
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert b'href="metrics"' in body
-    assert b"<td>npu</td><td>ok</td>" in body
+    assert b'<td>npu</td><td class="state ok">ok</td>' in body
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,9 @@ def test_a_strange_scrape_timeout_is_not_believed(exporter: Exporter, value: str
 def test_a_signal_ends_it_after_the_answers_that_are_under_way(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    env = {"SENTINEL_EXPORTER_NPU__COMMAND": str(gated_tool(tmp_path))}
+    # Read at the scrape, so that the tool's run says that the request is being answered.
+    env = {"SENTINEL_EXPORTER_NPU__COMMAND": str(gated_tool(tmp_path)),
+           "SENTINEL_EXPORTER_NPU__INTERVAL_S": "0"}  # fmt: skip
     with serving(tmp_path / "log", "--collectors", "npu", env=env) as exporter:
         connection = socket.create_connection(("127.0.0.1", exporter.port), timeout=30)
         connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")

@@ -10,11 +10,12 @@ import re
 import pytest
 
 from sentinel_exporters.catalog import load_collector
-from sentinel_exporters.collectors.npu import Reading, parse
+from sentinel_exporters.collectors.npu import parse
 from sentinel_exporters.npu_smi.errors import NpuSmiError
 from sentinel_exporters.npu_smi.info import Info, parse_info
 from sentinel_exporters.npu_smi.mapping import parse_mapping
 from sentinel_exporters.runner import check_scrape
+from tests.exporters.npu_series import make_reading
 from tests.exporters.running import REPOSITORY
 
 FOLDER = REPOSITORY.parent / "shared" / "data" / "npu-smi"
@@ -65,7 +66,7 @@ def test_every_value_is_printed_in_the_table(name: str) -> None:
 @pytest.mark.parametrize("name", TABLES or ["none"])
 def test_every_captured_table_makes_a_page_that_prometheus_takes(name: str) -> None:
     found = info(name)
-    scrape = parse(Reading(found, None, {}))
+    scrape = parse(make_reading(found))
     check_scrape(load_collector("npu"), scrape)
     assert scrape.problems == ()
     uuids = {

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentinel_exporters.catalog import load_collector
-from sentinel_exporters.collectors.npu import Reading, parse
+from sentinel_exporters.collectors.npu import parse
 from sentinel_exporters.npu_smi.errors import NpuSmiError
 from sentinel_exporters.npu_smi.info import Info, parse_info
 from sentinel_exporters.npu_smi.mapping import parse_mapping
 from sentinel_exporters.runner import check_scrape
+from tests.exporters.npu_series import make_reading
 from tests.exporters.npu_tables import Row, Table, mapping, none_running
 
 # Making a table takes some time; the suite runs on small machines.
@@ -219,7 +220,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_every_table_makes_a_page_that_prometheus_takes(
     table: Table, places: dict[tuple[int, int], int] | None
 ) -> None:
-    scrape = parse(Reading(parse_info(table.text()), places, {}))
+    scrape = parse(make_reading(parse_info(table.text()), places))
     check_scrape(load_collector("npu"), scrape)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sentinel_exporters.accelerator import DeviceProcess, Identity, process_samples
-from sentinel_exporters.collectors.npu import Reading, parse
+from sentinel_exporters.collectors.npu import parse
 from sentinel_exporters.npu_smi.info import parse_info
-from tests.exporters.npu_series import TWO_CARDS, scrape, series
+from tests.exporters.npu_series import TWO_CARDS, make_reading, scrape, series
 from tests.exporters.npu_tables import Row, Table, none_running
 
 FIXTURES = Path(__file__).parent / "npu-smi"
@@ -98,7 +98,7 @@ def test_a_card_that_the_process_table_does_not_speak_of_is_not_called_idle() ->
 
 def test_a_process_on_one_of_two_chips_leaves_the_other_idle() -> None:
     info = parse_info((FIXTURES / "info-910c-26.0.txt").read_text())
-    found = list(parse(Reading(info, None, {})).samples)
+    found = list(parse(make_reading(info)).samples)
     counts = series(found, "accelerator_processes")
     assert {labels[1]: value for labels, value in counts.items()} == {
         "0": 2, "1": 0, "2": 0, "3": 1,

@@ -1,43 +1,55 @@
-"""Run npu-smi. Decodes nothing."""
+"""Run npu-smi and its like. Decodes nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
+from collections.abc import Sequence
 
-from .errors import NpuSmiError
+from .errors import NoAnswer, NpuSmiError
 
 
 def is_installed(command: str) -> bool:
     """Whether the command's program is there."""
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return False
     return bool(words) and shutil.which(words[0]) is not None
 
 
-def run_npu_smi(command: str, *arguments: str, timeout_s: float) -> str:
+def run_tool(command: str, arguments: Sequence[str], timeout_s: float) -> str:
     """Return what the command prints.
 
-    Raises NpuSmiError when it cannot be started, takes too long or prints nothing. Its exit
-    status is not judged: what there is to say is in the text.
+    Raises NpuSmiError when it cannot be started or prints nothing, and NoAnswer when it takes
+    too long. Its exit status is not judged: what there is to say is in the text.
     """
-    shown = " ".join([command, *arguments])
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [*shlex.split(command), *arguments],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C"},
+            # A group of its own, to end what a wrapper has started too.
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        raise NpuSmiError(f"{shown}: no end after {timeout_s:.1f} s") from error
     except (OSError, ValueError) as error:
-        raise NpuSmiError(f"{shown}: {error}") from error
-    text = done.stdout.decode(errors="replace")
+        raise NpuSmiError(str(error)) from error
+    with process:
+        try:
+            out, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            # Somebody of the group holds the pipes still, so that its number is not reused.
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise NoAnswer(f"no end after {timeout_s:.1f} s") from error
+    text = out.decode(errors="replace")
     if text.strip():
         return text
-    reason = " ".join(done.stderr.decode(errors="replace").split())[:200]
-    raise NpuSmiError(f"{shown}: no output (exit status {done.returncode}) {reason}".rstrip())
+    reason = " ".join(errors.decode(errors="replace").split())[:200]
+    raise NpuSmiError(f"no output (exit status {process.returncode}) {reason}".rstrip())

@@ -1,0 +1,1 @@
+"""Ascend NPUs, whatever tells of them. Runs no tool."""

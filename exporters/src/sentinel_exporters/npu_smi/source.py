@@ -1,0 +1,122 @@
+"""Ask npu-smi for all that it tells of the chips. Decodes nothing itself.
+
+npu-smi takes from tenths of a second to seconds for an answer. The table of all chips is read
+each time; what needs a run for each card is asked by and by, see interview.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from ..npu.reading import Details, Reading
+from ..owners import find_owners
+from .assemble import assemble
+from .command import is_installed, run_tool
+from .errors import NpuSmiError
+from .identity import name_chips
+from .info import Info, parse_info
+from .interview import Interview, Place
+from .mapping import parse_mapping
+from .questions import NETWORK, STATIC_S, Question, list_questions
+
+# The share of the time limit until whose end cards may be asked; the rest is for the reader.
+_ASKING = 0.8
+
+
+class NpuSmi:
+    """A Source. Not safe to use from several threads."""
+
+    def __init__(
+        self,
+        command: str,
+        *,
+        timeout_s: float,
+        detail_interval_s: float = 0.0,
+        hccn_tool: str = "",
+    ) -> None:
+        """`detail_interval_s` 0: only the table of all chips is read."""
+        self._command = command
+        self._timeout_s = timeout_s
+        self._detail_interval_s = detail_interval_s
+        self._hccn_tool = hccn_tool
+        self._machine: object = None
+        self._mapping: Mapping[Place, int] | None = None
+        self._mapped_at: float | None = None
+        self._logic_ids: dict[Place, int] = {}
+        self._details: Mapping[Place, Details] = {}
+        self._interview = Interview(self._ask)
+
+    def read(self, *, with_details: bool) -> Reading:
+        """Return the chips, see Source; raises NpuSmiError when there is no table."""
+        started = time.monotonic()
+        info = parse_info(self._run("info", timeout_s=self._timeout_s))
+        self._forget_other_machine(info)
+        problems = [*info.problems, *self._read_mapping(started + self._timeout_s)]
+        named, naming_problems = name_chips(info.chips, self._mapping)
+        problems += naming_problems
+        self._logic_ids = {(one.chip.npu_id, one.chip.chip_id): one.logic_id for one in named}
+        if with_details and self._detail_interval_s > 0:
+            problems += self._read_details(info, started + _ASKING * self._timeout_s)
+        chips = assemble(info, named, self._details if with_details else {})
+        return Reading(
+            tool="npu-smi",
+            tool_version=info.tool_version,
+            driver_version=info.driver_version,
+            chips=chips,
+            owners=find_owners(one.pid for chip in chips for one in chip.processes or ()),
+            has_logic_ids=self._mapped_at is not None
+            and (self._mapping is None or set(self._logic_ids) <= set(self._mapping)),
+            problems=tuple(problems),
+        )
+
+    def _forget_other_machine(self, info: Info) -> None:
+        """Keep nothing from before a change of cards or of the driver."""
+        places = [(one.npu_id, one.chip_id, one.device_id, one.bus_id) for one in info.chips]
+        machine = (info.tool_version, info.driver_version, places)
+        if machine != self._machine:
+            self._machine = machine
+            self._mapped_at = None
+            self._details = {}
+            self._interview.forget()
+
+    def _read_mapping(self, deadline: float) -> list[str]:
+        """Read the logic ids anew when they are old, and return what went wrong."""
+        now = time.monotonic()
+        if self._mapped_at is not None and now - self._mapped_at < STATIC_S:
+            return []
+        self._mapping, self._mapped_at = None, None
+        try:
+            self._mapping = parse_mapping(
+                self._run("info", "-m", timeout_s=max(0.1, deadline - now))
+            )
+        except NpuSmiError as error:
+            return [str(error)]
+        self._mapped_at = now
+        return []
+
+    def _read_details(self, info: Info, deadline: float) -> list[str]:
+        """Ask what is due of single cards, and return what went wrong."""
+        questions = list_questions(
+            info,
+            self._details,
+            detail_interval_s=self._detail_interval_s,
+            has_network_tool=bool(self._hccn_tool) and is_installed(self._hccn_tool),
+        )
+        self._interview.put(questions, deadline)
+        self._details = self._interview.details(questions, info.chips)
+        problems = self._interview.problems(questions)
+        return [f"npu-smi {info.tool_version}: {problem}" for problem in problems]
+
+    def _run(self, *arguments: str, timeout_s: float) -> str:
+        try:
+            return run_tool(self._command, arguments, timeout_s)
+        except NpuSmiError as error:
+            raise type(error)(f"{' '.join([self._command, *arguments])}: {error}") from error
+
+    def _ask(self, question: Question, timeout_s: float) -> str:
+        if question.kind == NETWORK:
+            place = (question.npu_id, question.chip_id or 0)
+            arguments = ["-i", str(self._logic_ids[place]), "-net_health", "-g"]
+            return run_tool(self._hccn_tool, arguments, timeout_s)
+        return run_tool(self._command, question.arguments, timeout_s)
