@@ -69,6 +69,12 @@ class Background:
         late = (TOO_SLOW,) if run.duration_s > self._timeout_s else ()
         return (*run.problems, *late)
 
+    def last_outcome(self) -> Outcome | None:
+        """Return how matters stand; None while the first run is under way and in time."""
+        if not self._has_result.is_set() and self._current.duration_s <= self._timeout_s:
+            return None
+        return self.outcome(0.0)
+
     def outcome(self, deadline: float) -> Outcome:
         """Return how matters stand; only the first run is waited for, until `deadline`."""
         limit = min(deadline, self._current.started + self._timeout_s)

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from .background import Background
@@ -18,6 +18,16 @@ from .outcome import Outcome
 from .run import Run, describe, start_run, summarize
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LastResult:
+    """A collector's last outcome and when it was seen; None: nobody has asked it yet."""
+
+    collector: str
+    interval_s: float
+    outcome: Outcome | None
+    seen_s: float
 
 
 class Runner:
@@ -39,7 +49,7 @@ class Runner:
         self._runs: dict[str, Run] = {}
         self._last_reading: dict[str, float] = {}
         self._last_success: dict[str, float] = {}
-        self._reasons: dict[str, tuple[str, ...]] = {}
+        self._shown: dict[str, tuple[Outcome, float]] = {}
 
     def start(self) -> None:
         """Begin to read the sources that have an interval; before, all are read when asked."""
@@ -74,8 +84,7 @@ class Runner:
                 outcomes.append(self._wait(name, runs[name], latest))
         with self._lock:
             for outcome in outcomes:
-                if not outcome.is_absent:
-                    self._note(outcome)
+                self._note(outcome)
         return [outcome for outcome in outcomes if not outcome.is_absent]
 
     def _start(self, name: str) -> Run:
@@ -110,19 +119,28 @@ class Runner:
     def _note(self, outcome: Outcome) -> None:
         """Log a failure when it begins, changes and ends."""
         name = outcome.collector
-        before = self._reasons.get(name, ())
+        before = self._shown[name][0].problems if name in self._shown else ()
         if outcome.problems and outcome.problems != before:
             log.error(
                 "collector failed collector=%s reason=%s", name, "; ".join(outcome.problems)
             )
         elif before and not outcome.problems:
             log.info("collector recovered collector=%s", name)
-        self._reasons[name] = outcome.problems
+        self._shown[name] = (outcome, time.monotonic())
 
-    def reasons(self) -> dict[str, tuple[str, ...]]:
-        """Return, for each collector that has run, its last problems; () is a success."""
+    def last_results(self) -> list[LastResult]:
+        """Return what the last scrape saw of each collector, or the background sees now."""
+        now = time.monotonic()
         with self._lock:
-            return dict(self._reasons)
+            shown = dict(self._shown)
+        results = []
+        for name in self._collectors:
+            interval_s = self._settings[name].interval_s
+            outcome, seen = shown.get(name, (None, now))
+            if name in self._backgrounds:
+                outcome, seen = self._backgrounds[name].last_outcome(), now
+            results.append(LastResult(name, interval_s, outcome, now - seen))
+        return results
 
 
 def read_once(collector: Collector, settings: CollectorSettings, *target: Target) -> Scrape:

@@ -7,7 +7,6 @@ the web configuration says otherwise.
 from __future__ import annotations
 
 import gzip
-import html
 import io
 import logging
 import socket
@@ -27,6 +26,7 @@ from .core import Metric, Sample
 from .deadline import DeadlineReader, DeadlineWriter
 from .errors import BadTarget, ConfigError
 from .exposition import accepts_gzip, choose_form
+from .landing import write_page
 from .prober import Prober, TooManyProbes
 from .runner import Runner
 from .web.access import Access
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = url.path.rstrip("/") or "/"
         query = parse_qs(url.query, keep_blank_values=True)
         if path == "/":
-            return Answer(200, self.server.landing_page(), "text/html; charset=utf-8")
+            return self._landing_page()
         if path == "/healthz":
             return Answer.text(200, "ok")
         if path == "/metrics":
@@ -115,6 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
         if path.removeprefix("/") in self.server.prober.names:
             return self._probe(path.removeprefix("/"), query)
         return Answer.text(404, "not found")
+
+    def _landing_page(self) -> Answer:
+        results, probes = self.server.runner.last_results(), self.server.prober.names
+        body = write_page(__version__, socket.gethostname(), results, probes)
+        return Answer(200, body, "text/html; charset=utf-8")
 
     def _metrics(self) -> Answer:
         samples = [BUILD_INFO.sample(1, __version__)]
@@ -236,25 +241,6 @@ class Server(TCPServer):
             request.sendall(b"HTTP/1.0 " + head + b"\r\n\r\n" + body)
         except OSError as error:
             log.debug("refusal not sent error=%s", error)
-
-    def landing_page(self) -> bytes:
-        """Return a short page for people: the paths, and how each collector fares."""
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td>"
-            f"<td>{html.escape('; '.join(problems)) or 'ok'}</td></tr>"
-            for name, problems in sorted(self.runner.reasons().items())
-        )
-        probes = "".join(
-            f"<li><code>/{html.escape(name)}?target=…&amp;module=…</code></li>"
-            for name in self.prober.names
-        )
-        return (
-            "<!doctype html><html lang=en><meta charset=utf-8><title>sentinel-exporter</title>"
-            f"<h1>sentinel-exporter {html.escape(__version__)}</h1>"
-            '<ul><li><a href="metrics">/metrics</a></li>'
-            f'<li><a href="healthz">/healthz</a></li>{probes}</ul>'
-            f"<table><caption>Last runs</caption>{rows}</table></html>\n"
-        ).encode()
 
     def serve_until(self, wait: Callable[[], object]) -> None:
         """Serve until `wait` returns, then finish the requests that are being answered."""
