@@ -119,10 +119,17 @@ def ipmi_exporter(bmc: Bmc, folder: Path, **options: object) -> Iterator[str]:
     }
     # JSON is YAML.
     (folder / "peer.yml").write_text(json.dumps({"modules": {"default": module}}))
+    with ipmi_exporter_with(folder / "peer.yml", bmc) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def ipmi_exporter_with(config: Path, bmc: Bmc) -> Iterator[str]:
+    """Serve Debian's prometheus-ipmi-exporter with its own file; yields the BMC's URL."""
     address = f"127.0.0.1:{free_ports(1)[0]}"
-    with (folder / "peer.log").open("w") as log:
+    with config.with_suffix(".log").open("w") as log:
         process = subprocess.Popen(
-            ["prometheus-ipmi-exporter", "--config.file", str(folder / "peer.yml"),
+            ["prometheus-ipmi-exporter", "--config.file", str(config),
              "--web.listen-address", address],
             stdout=log, stderr=log,
         )  # fmt: skip

@@ -35,6 +35,9 @@ class SelEvent(BaseModel):
     @field_validator("regex")
     @classmethod
     def _check_regex(cls, value: str) -> str:
+        if "[[:" in value:
+            # Python would take it for a set of these characters.
+            raise ValueError("[[:classes:]] are not known: write \\w, \\d or \\s")
         try:
             re.compile(value)
         except re.error as error:

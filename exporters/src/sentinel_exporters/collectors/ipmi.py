@@ -7,12 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ..core import CollectorSettings, Scrape, Target
-from ..errors import BadTarget
+from ..errors import BadTarget, ConfigError
 from ..ipmi.commands import (
     read_bmc_url,
     read_chassis,
@@ -30,7 +31,8 @@ from ..ipmi.session import Session
 from ..ipmi.target import AllowList, parse_target, resolve
 from ..ipmi.watchdog import read_watchdog
 from ..ipmi_events import EventCounter
-from ..ipmi_module import Module
+from ..ipmi_module import BaseModule, Module
+from ..ipmi_modules_file import modules_file
 from ..ipmi_samples import METRICS, Answers, make_scrape
 
 __all__ = ["METRICS", "Settings", "parse", "probe"]
@@ -53,12 +55,33 @@ class Settings(CollectorSettings):
     # Sessions that are open at the same time, those kept for the next scrape included.
     max_sessions: Annotated[int, Field(ge=1, le=4096)] = 1024
     modules: dict[str, Module] = Field(default_factory=dict)
+    # More modules, in a configuration file of ipmi_exporter; it is read again when it changes.
+    config_file: Path | None = None
 
     @field_validator("targets")
     @classmethod
     def _check_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         AllowList.parse(value)
         return value
+
+    @field_validator("config_file")
+    @classmethod
+    def _check_config_file(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        try:
+            names = modules_file(value).modules().keys()
+        except ConfigError as error:
+            raise ValueError(str(error).replace("\n", "; ")) from None
+        if twice := sorted(names & info.data.get("modules", {}).keys()):
+            raise ValueError(f"{', '.join(twice)}: in ipmi.modules, too")
+        return value
+
+    def module(self, name: str) -> BaseModule | None:
+        """Return the module of this name, of whichever file."""
+        if name in self.modules or self.config_file is None:
+            return self.modules.get(name)
+        return modules_file(self.config_file).modules().get(name)
 
 
 _records = RecordCache()
@@ -81,9 +104,9 @@ def _pool(settings: Settings) -> Pool:
 def probe(settings: Settings, target: Target) -> Answers:
     """Ask one BMC. Raises BadTarget; a BMC that fails is an answer with `is_up` False."""
     started = time.monotonic()
-    module = settings.modules.get(target.module)
+    module = settings.module(target.module)
     if module is None:
-        raise BadTarget("ipmi.modules has no module of this name")
+        raise BadTarget("there is no module of this name")
     try:
         wanted = parse_target(target.address)
     except ValueError as error:
@@ -103,7 +126,7 @@ def probe(settings: Settings, target: Target) -> Answers:
     return answers
 
 
-def _ask(session: Session, module: Module, answers: Answers, deadline: float) -> None:
+def _ask(session: Session, module: BaseModule, answers: Answers, deadline: float) -> None:
     def read_ipmi() -> None:
         records = [
             record
