@@ -44,6 +44,10 @@ class Metric:
     labels: tuple[str, ...] = ()
     unit: str = ""
 
+    def __hash__(self) -> int:
+        # That of all fields takes as long as writing a sample, and is wanted for each of them.
+        return hash(self.name)
+
     def sample(self, value: float, *labels: str) -> Sample:
         """Return one sample; `labels` are the values in the order of `self.labels`.
 

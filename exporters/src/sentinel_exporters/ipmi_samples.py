@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .core import Metric, Sample, Scrape
 from .ipmi.commands import Chassis, Device, EventLog
@@ -260,7 +261,8 @@ def _sample_watchdog(watchdog: Watchdog) -> list[Sample]:
     ]
 
 
-def sample_reading(reading: Reading) -> list[Sample]:
+@lru_cache(maxsize=32768)
+def sample_reading(reading: Reading) -> tuple[Sample, ...]:
     """Return the sensor's value and state, each only where there is one."""
     record, unit = reading.record, reading.record.unit
     labels: tuple[str, ...] = (str(record.id), record.name)
@@ -278,7 +280,7 @@ def sample_reading(reading: Reading) -> list[Sample]:
         samples.append(value_metric.sample(reading.value * scale, *labels))
     if reading.state is not None:
         samples.append(state_metric.sample(float(reading.state), *labels))
-    return samples
+    return tuple(samples)
 
 
 def _is_fan_duty(reading: Reading) -> bool:

@@ -27,7 +27,6 @@ _HEADER = 16
 # 16, and pad length and next header behind it: two more bytes make that a multiple of 4.
 _TRAILER = b"\xff\xff\x02\x07"
 _LAST_SEQUENCE = 0xFFFFFFFF
-_BYTES = [bytes([number]) for number in range(256)]
 
 
 def _checksum(data: bytes) -> int:
@@ -37,41 +36,44 @@ def _checksum(data: bytes) -> int:
 class Request:
     """One command for a BMC, ready to be numbered and sent in any session. See make_request."""
 
-    __slots__ = ("_after", "_before", "_pad", "_reply", "_sum", "command", "netfn")
+    __slots__ = ("_body", "_head", "_padded", "command", "netfn", "reply")
 
     def __init__(self, netfn: int, command: int, data: bytes, lun: int) -> None:
         self.netfn = netfn
         self.command = command
         head = bytes([_BMC, netfn << 2 | lun])
-        # Before and behind the number, and what the checksum over all of it is without it.
-        self._before = head + bytes([_checksum(head), _US])
-        self._after = bytes([command]) + data
-        self._sum = _US + sum(self._after)
-        # 1, 2, 3 … and their count, up to a whole block.
-        fill = -(len(self._before) + len(self._after) + 3) % _BLOCK
-        self._pad = bytes([*range(1, fill + 1), fill])
+        self._head = head + bytes([_checksum(head)])
+        self._body = bytes([command]) + data
         # The beginning of the answer, before its number.
         reply = bytes([_US, (netfn | 1) << 2])
-        self._reply = reply + bytes([_checksum(reply), _BMC])
+        self.reply = reply + bytes([_checksum(reply), _BMC])
+        # The messages by number, once they were needed: all BMCs are sent the same ones.
+        self._padded: list[bytes] = [b""] * 64
 
     def message(self, number: int) -> bytes:
-        """Return the message; `number` is its sequence number, 0 to 63, shifted by 2."""
-        return (
-            self._before + _BYTES[number] + self._after + _BYTES[-(self._sum + number) & 0xFF]
-        )
+        """Return the message with its sequence number, 0 to 63, shifted by 2."""
+        body = bytes([_US, number]) + self._body
+        return self._head + body + bytes([_checksum(body)])
 
     def padded(self, number: int) -> bytes:
         """Return the message as it is encrypted, behind a block that makes room for the IV."""
-        return bytes(_BLOCK) + self.message(number) + self._pad
+        padded = self._padded[number >> 2]
+        if not padded:
+            message = self.message(number)
+            # 1, 2, 3 … and their count, up to a whole block (table 13-20).
+            fill = -(len(message) + 1) % _BLOCK
+            padded = bytes(_BLOCK) + message + bytes([*range(1, fill + 1), fill])
+            self._padded[number >> 2] = padded
+        return padded
 
     def answer_in(self, message: bytes, number: int) -> bytes | None:
         """Return completion code and data when the message answers this request."""
         if (
             len(message) < 8
+            # The LUNs are not compared, as BMCs differ in what they put there.
             or (message[4] ^ number) & 0xFC
             or message[5] != self.command
-            # The LUNs are not compared, as BMCs differ in what they put there.
-            or (message[:4] != self._reply and message[1] >> 2 != self.netfn | 1)
+            or (message[:4] != self.reply and message[1] >> 2 != self.netfn | 1)
         ):
             return None
         return message[6:-1]
@@ -143,11 +145,22 @@ class Channel:
         """Return the packet of a new request; an answer to the one before comes too late."""
         self._request = request
         self._number = (self._number + 4) & 0xFC
-        return self._encode(request.padded(self._number))
+        return self.repeat(request)
 
     def repeat(self, request: Request) -> bytes:
         """Return another packet of it, with a sequence number of its own."""
-        return self._encode(request.padded(self._number))
+        padded = request.padded(self._number)
+        self._sent = self._sent + 1 if self._sent < _LAST_SEQUENCE else 1
+        signed = b"".join(
+            (
+                self._sent_head,
+                self._sent.to_bytes(4, "little"),
+                len(padded).to_bytes(2, "little"),
+                self._encrypt(padded),
+                _TRAILER,
+            )
+        )
+        return _RMCP + signed + self._mac(signed)
 
     def hear(self, packet: bytes) -> bytes | None:
         """Return completion code and data, or None for a packet that does not answer.
@@ -155,31 +168,6 @@ class Channel:
         Damaged packets, those of others, repeated ones and late answers to earlier requests
         are all no answer; the last are counted in `late_answers`.
         """
-        message = self._decode(packet)
-        if message is None:
-            return None
-        answer = None
-        if self._request is not None:
-            answer = self._request.answer_in(message, self._number)
-        if answer is None:
-            self.late_answers += 1
-        else:
-            self._request = None
-        return answer
-
-    def _encode(self, padded: bytes) -> bytes:
-        self._sent = self._sent + 1 if self._sent < _LAST_SEQUENCE else 1
-        signed = (
-            self._sent_head
-            + self._sent.to_bytes(4, "little")
-            + (len(padded)).to_bytes(2, "little")
-            + self._encrypt(padded)
-            + _TRAILER
-        )
-        return _RMCP + signed + self._mac(signed)
-
-    def _decode(self, packet: bytes) -> bytes | None:
-        """Return the message in a packet that the BMC made for this session, and only once."""
         end = len(packet) - self._mac_length
         if packet[:10] != self._heard_head or end < _HEADER + 2 * _BLOCK + 2:
             return None
@@ -195,7 +183,14 @@ class Channel:
         self._heard = sequence
         padded = self._decrypt(packet[_HEADER : _HEADER + size])
         fill = padded[-1]
-        return padded[_BLOCK : -1 - fill] if fill < _BLOCK else None
+        if fill >= _BLOCK or self._request is None:
+            return None
+        answer = self._request.answer_in(padded[_BLOCK : -1 - fill], self._number)
+        if answer is None:
+            self.late_answers += 1
+        else:
+            self._request = None
+        return answer
 
     def _mac(self, signed: bytes) -> bytes:
         inner, outer = self._inner.copy(), self._outer.copy()
@@ -221,7 +216,7 @@ class Outside:
     def repeat(self, request: Request) -> bytes:
         """Return the packet of the request that is outstanding."""
         message = request.message(self._number)
-        return _RMCP + _NO_SESSION + _BYTES[len(message)] + message
+        return _RMCP + _NO_SESSION + bytes([len(message)]) + message
 
     def hear(self, packet: bytes) -> bytes | None:
         """Return completion code and data, or None for a packet that does not answer."""

@@ -89,7 +89,8 @@ class Job(Generic[Result]):
         self._ended = threading.Event()
         self._request: Request | None = None
         self._repeats = 0
-        self._heard_at = self._sent_at = self._resend_at = 0.0
+        self._late_answers = line.codec.late_answers
+        self._heard_at = self._resend_at = 0.0
 
     def wait(self) -> Result:
         """Wait for the end. Raises NoAnswerError, and what the talk raised."""
@@ -108,29 +109,29 @@ class Job(Generic[Result]):
     def begin(self) -> bool:
         """Send the first request."""
         self._heard_at = time.monotonic()
-        return self._go_on(None)
+        return self._go_on(None, self._heard_at)
 
-    def on_packet(self) -> bool:
-        """Take one packet from the socket and, if it is the answer, send the next request."""
-        codec = self._codec
-        try:
-            packet = self.udp.recv(_MAX_PACKET)
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            return self._end(NoAnswerError.because(error))
-        late = codec.late_answers
-        answer = codec.hear(packet)
-        if answer is None:
-            if codec.late_answers != late:
+    def on_packets(self) -> bool:
+        """Take packets from the socket up to the answer, and send the next request then."""
+        while True:
+            try:
+                packet = self.udp.recv(_MAX_PACKET)
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                return self._end(NoAnswerError.because(error))
+            answer = self._codec.hear(packet)
+            if answer is not None:
+                break
+            if self._codec.late_answers != self._late_answers:
+                self._late_answers = self._codec.late_answers
                 self._patience.repeated_in_vain()
-            return True
         now = time.monotonic()
         if not self._repeats:
-            self._patience.answered(now - self._sent_at)
+            self._patience.answered(now - self._heard_at)
         self._heard_at = now
         self._silence_s = SILENCE_S
-        return self._go_on(answer)
+        return self._go_on(answer, now)
 
     def on_time(self, now: float) -> bool:
         """Repeat the request or give up when it is time for it."""
@@ -140,7 +141,7 @@ class Job(Generic[Result]):
             return self._end(NoAnswerError(f"no answer for {silence_s:.1f} s, {why}"))
         if now >= self._resend_at and self._request is not None:
             self._repeats += 1
-            return self._send(self._codec.repeat(self._request))
+            return self._send(self._codec.repeat(self._request), now)
         return True
 
     def announce(self) -> None:
@@ -149,23 +150,20 @@ class Job(Generic[Result]):
             self._on_end(self)
         self._ended.set()
 
-    def _go_on(self, answer: bytes | None) -> bool:
+    def _go_on(self, answer: bytes | None, now: float) -> bool:
         try:
             # A generator that has not begun takes nothing but None.
             request = self._talk.send(answer)  # type: ignore[arg-type]
         except StopIteration as stop:
             self._result = stop.value
             return self._end(None)
-        except (
-            Exception
-        ) as error:  # the boundary of a talk: it is raised where it is waited for
+        except Exception as error:  # the boundary of a talk: raised where it is waited for
             return self._end(error)
         self._request = request
         self._repeats = 0
-        return self._send(self._codec.ask(request))
+        return self._send(self._codec.ask(request), now)
 
-    def _send(self, packet: bytes) -> bool:
-        now = self._sent_at = time.monotonic()
+    def _send(self, packet: bytes, now: float) -> bool:
         self._resend_at = now + self._patience.wait_s(self._repeats)
         try:
             self.udp.send(packet)
@@ -234,7 +232,7 @@ class Loop:
             for number, _ in poll(self._sleep_s()):
                 if number == self._wake:
                     self._take_in()
-                elif not self._jobs[number].on_packet():
+                elif not self._jobs[number].on_packets():
                     self._drop(number)
             now = time.monotonic()
             if now >= tick_at:
@@ -257,7 +255,9 @@ class Loop:
             job = self._inbox.popleft()
             try:
                 number = job.udp.fileno()
-                self._epoll.register(number, select.EPOLLIN)
+                # On edges: each event means packets to be taken until there is an answer or no
+                # more, and costs the kernel half as much.
+                self._epoll.register(number, select.EPOLLIN | select.EPOLLET)
             except (OSError, ValueError):  # closed meanwhile, as when the process ends
                 job.error = NoAnswerError("the session was closed")
                 job.announce()

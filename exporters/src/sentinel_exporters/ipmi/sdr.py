@@ -1,8 +1,8 @@
 """The sensors that a BMC's SDR repository describes, and a cache of them. Reads no sensor.
 
-pyghmi reads the repository and decodes the records; it throws the record id away, shares
-decoded records between all BMCs of a model, drops records that share a sensor number, and
-fails as a whole on one record that it cannot decode. Here it does none of these.
+pyghmi decodes the records. Its own reader throws the record id away, shares decoded records by
+a BMC's model and not by their content, drops records that share a sensor number, and fails as a
+whole on one record that it cannot decode; repository.py does none of these.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import struct
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from pyghmi.exceptions import PyghmiException
 from pyghmi.ipmi import sdr as pyghmi_sdr
+from pyghmi.ipmi.private import constants
 
 from .commands import read_device
-from .errors import IpmiError
+from .repository import read_repository
 from .session import Session
 from .target import Address
 from .units import Unit
@@ -34,9 +35,13 @@ _NO_NUMBER = 3  # analog data format, 43.1, byte 21
 _LAST_FIXED_FORMULA = 11  # linearization, 43.1, byte 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SensorRecord:
-    """One record. `id` is its record id; `sensor_type` and `event_type` as in chapter 42."""
+    """One record. `id` is its record id; `sensor_type` and `event_type` as in chapter 42.
+
+    Records of the same content are one object, and equal to nothing else: BMCs of one model
+    share them, and what is known of their readings.
+    """
 
     id: int
     name: str
@@ -58,6 +63,11 @@ class SensorRecord:
             and self._entry.numeric_format != _NO_NUMBER
         )
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether a raw reading always means the same value."""
+        return (self._entry.linearization or 0) <= _LAST_FIXED_FORMULA
+
     def convert(self, raw: int, session: Session | None = None) -> float | None:
         """Return the raw reading in `unit`; None when it has no value.
 
@@ -65,7 +75,7 @@ class SensorRecord:
         and without one such a sensor has no value.
         """
         entry = self._entry
-        if entry.linearization > _LAST_FIXED_FORMULA and session is None:
+        if not self.is_linear and session is None:
             return None
         if entry.numeric_format == 1:
             number = pyghmi_sdr.ones_complement(raw, 8)
@@ -88,14 +98,20 @@ def read_records(session: Session) -> tuple[SensorRecord, ...]:
 
     Raises IpmiError.
     """
-    try:
-        return tuple(_Reader(session).records.values())
-    except NotImplementedError as error:
-        raise IpmiError("the BMC has no SDR repository that is understood") from error
-    except PyghmiException as error:
-        raise IpmiError(f"the SDR repository is damaged: {error}") from error
-    except (IndexError, struct.error) as error:
-        raise IpmiError("the SDR repository's answers are cut short") from error
+    device = read_device(session)
+    records: dict[int, SensorRecord] = {}
+    for data in session.converse(read_repository()):
+        try:
+            record = _decode_known(data, device.manufacturer, device.product)
+            if record is not None and not record.is_linear:
+                # Its formula is written into it at each reading: it cannot be shared.
+                record = _decode(data, device.manufacturer, device.product)
+        except (LookupError, ValueError, NotImplementedError, struct.error) as error:
+            log.debug("SDR record skipped record=%s reason=%r", data.hex(), error)
+            continue
+        if record is not None:
+            records.setdefault(record.id, record)
+    return tuple(records.values())
 
 
 class RecordCache:
@@ -151,48 +167,26 @@ class _Entry(pyghmi_sdr.SDREntry):  # type: ignore[misc]  # pyghmi has no types
         return text.partition("\0")[0]
 
 
-class _Reader(pyghmi_sdr.SDR):  # type: ignore[misc]  # pyghmi has no types
-    """pyghmi's reader, which keeps record ids and shares nothing."""
+def _decode(data: bytes, manufacturer: int, product: int) -> SensorRecord | None:
+    """Decode one record; None for what is no sensor of the BMC's own."""
+    kind = data[3]
+    if kind not in (_FULL, _COMPACT) or data[5] != _BMC_OWNER:
+        return None
+    # pyghmi fails on a unit that it does not know; the units are decoded below.
+    plain = bytearray(data)
+    plain[20:23] = data[20] & 0xC0, 0, 0
+    entry = _Entry(plain, constants, False, manufacturer, product)
+    return SensorRecord(
+        id=data[0] | data[1] << 8,
+        name=entry.sensor_name,
+        number=entry.sensor_number,
+        lun=entry.sensor_lun,
+        sensor_type=entry.sensor_type_number,
+        event_type=entry.reading_type,
+        unit=Unit.parse(data[20:23]) if kind == _FULL else None,
+        _entry=entry,
+    )
 
-    def __init__(self, session: Session) -> None:
-        self.records: dict[int, SensorRecord] = {}
-        super().__init__(session)
 
-    def get_sdr(self) -> None:
-        # Part of the key under which pyghmi shares what it reads; nothing else has this one.
-        mark = self.device_id = object()
-        try:
-            super().get_sdr()
-        finally:
-            for key in [key for key in list(pyghmi_sdr.shared_sdrs) if mark in key]:
-                pyghmi_sdr.shared_sdrs.pop(key, None)
-
-    def add_sdr(self, sdrbytes: bytes) -> None:
-        try:
-            record = self._decode(bytes(sdrbytes))
-        except (LookupError, ValueError, NotImplementedError, struct.error) as error:
-            log.debug("SDR record skipped record=%s reason=%r", bytes(sdrbytes).hex(), error)
-            return
-        if record is not None:
-            self.records.setdefault(record.id, record)
-
-    def _decode(self, data: bytes) -> SensorRecord | None:
-        kind = data[3]
-        if kind not in (_FULL, _COMPACT) or data[5] != _BMC_OWNER:
-            return None
-        # pyghmi fails on a unit that it does not know; the units are decoded below.
-        plain = bytearray(data)
-        plain[20:23] = data[20] & 0xC0, 0, 0
-        entry = _Entry(
-            plain, self.ipmicmd.get_event_constants(), False, self.mfg_id, self.prod_id
-        )
-        return SensorRecord(
-            id=data[0] | data[1] << 8,
-            name=entry.sensor_name,
-            number=entry.sensor_number,
-            lun=entry.sensor_lun,
-            sensor_type=entry.sensor_type_number,
-            event_type=entry.reading_type,
-            unit=Unit.parse(data[20:23]) if kind == _FULL else None,
-            _entry=entry,
-        )
+# BMCs of one model have the same records, byte for byte.
+_decode_known = lru_cache(maxsize=32768)(_decode)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pyghmi.exceptions import PyghmiException
-from pyghmi.ipmi.private import constants
 from pyghmi.ipmi.private.util import get_ipmi_error
 
 from .errors import BusyError, CompletionError, LoginError, NoAnswerError
@@ -218,7 +217,7 @@ class Session:
         text = get_ipmi_error({"netfn": netfn | 1, "command": command, "code": code})
         return CompletionError(netfn, command, code, str(text))
 
-    # What pyghmi's SDR reader wants of its Command object; Any because pyghmi has no types.
+    # What pyghmi's non-linear sensors want of its Command object, which has no types: Any.
 
     def raw_command(self, **request: Any) -> dict[str, Any]:
         """Return an answer as pyghmi has it: `code`, `data`, and `error` where needed."""
@@ -235,7 +234,3 @@ class Session:
         """Return pyghmi's answer; raises CompletionError when its code is not 0."""
         netfn, command = request["netfn"], request["command"]
         return {"data": self.request(netfn, command, bytes(request.get("data", ())))}
-
-    def get_event_constants(self) -> Any:
-        """Return pyghmi's tables of the standard's event names."""
-        return constants
