@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sentinel_exporters.npu_smi.info import Chip, parse_info
+
 
 @dataclass(frozen=True)
 class Row:
@@ -94,6 +96,10 @@ class Table:
         if self.processes is not None:
             lines += self._process_lines(total)
         return "\n".join(lines) + "\n"
+
+    def chips(self) -> tuple[Chip, ...]:
+        """Return the chips as they are read from the output."""
+        return parse_info(self.text()).chips
 
     def _process_lines(self, total: int) -> list[str]:
         assert self.processes is not None

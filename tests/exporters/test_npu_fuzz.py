@@ -99,7 +99,7 @@ def told(info: Info) -> set[float]:
         for usage in (chip.ddr, chip.hbm):
             values |= {usage.used / 2**20, usage.total / 2**20} if usage else set()
     for process in info.processes:
-        values |= {float(process.npu_id), float(process.pid)}
+        values |= {float(process.npu_id), float(process.pid or 0)}
         values |= {process.memory_bytes / 2**20} if process.memory_bytes is not None else set()
     return values
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from sentinel_exporters.npu.reading import Usage
 from sentinel_exporters.npu_smi.errors import NpuSmiError
-from sentinel_exporters.npu_smi.info import Chip, Process, Usage, parse_info
+from sentinel_exporters.npu_smi.info import Chip, parse_info
+from sentinel_exporters.npu_smi.processes import Process
 from tests.exporters.npu_tables import Row, Table, none_running
 
 FIXTURES = Path(__file__).parent / "npu-smi"

@@ -112,15 +112,19 @@ def read_voltage(text: str) -> ByChip:
 def read_ecc(text: str) -> ByChip:
     """Decode `-t ecc`."""
     return {
-        section.chip_id: Details(hbm_ecc=_ecc(section, "hbm "), ddr_ecc=_ecc(section, "ddr "))
+        section.chip_id: Details(
+            hbm_ecc=_ecc(section, "hbm {} bit"),
+            # A 310B has one kind of memory, and its lines have no name for it.
+            ddr_ecc=_ecc(section, "ddr {} bit") or _ecc(section, "{}-bit"),
+        )
         for section in _chips(parse_card(text), "error count")
     }
 
 
-def _ecc(section: Section, memory: str) -> Ecc | None:
+def _ecc(section: Section, errors: str) -> Ecc | None:
     def pair(what: str) -> tuple[int, int] | None:
-        single = section.count(f"{memory}single bit {what}")
-        double = section.count(f"{memory}double bit {what}")
+        single = section.count(f"{errors.format('single')} {what}")
+        double = section.count(f"{errors.format('double')} {what}")
         return None if single is None or double is None else (single, double)
 
     ecc = Ecc(
@@ -169,14 +173,14 @@ def read_network(text: str) -> ByChip:
 def read_board(text: str) -> ByChip:
     """Decode `-t board` of one chip."""
     section = parse_chip(text)
-    name = section.word("chip name")
-    if name is None:
-        raise Damaged(f"it has no chip name: {sorted(section.values)}")
-    die = section.word("vdie id") or section.word("die id") or section.word("ddie id") or ""
+    name, version = section.word("chip name"), section.word("chip version")
+    die = section.word("vdie id") or section.word("die id") or section.word("ddie id")
+    if name is None or version is None or die is None:
+        raise Damaged(f"it does not say what the chip is: {sorted(section.values)}")
     board = Board(
         chip_type=_told(section.word("chip type")),
         chip_name=_told(name),
-        chip_version=_told(section.word("chip version")),
+        chip_version=_told(version),
         vdie_id="-".join(_told(die).split()),
     )
     return {None: Details(board=board)}

@@ -20,6 +20,9 @@ _LINE = re.compile(r"\s*(\S[^:]*?)\s+:(?:\s+(.*?))?\s*")
 # What a card has besides its chips: the controller, and on some a camera's processor.
 _CONTROLLERS = frozenset({"mcu", "3559"})
 
+# What is said once, above the chips.
+_HEAD = frozenset({"npu id", "chip count"})
+
 _Pair = tuple[str, tuple[str, str]]  # name, (value, unit)
 
 
@@ -67,12 +70,12 @@ def parse_card(text: str) -> list[Section]:
     there is no list, or one that is torn or contradicts itself.
     """
     pairs = _split_lines(text)
-    head = {name: value for name, value in pairs[:2] if name in ("npu id", "chip count")}
-    body = pairs[len(head) :]
+    head = _make_section(Section(), [pair for pair in pairs if pair[0] in _HEAD])
+    body = [pair for pair in pairs if pair[0] not in _HEAD]
     if not body:
         raise _refuse(text)
     sections = list(_split_sections(body))
-    _check(sections, head["chip count"][0] if "chip count" in head else "")
+    _check(sections, head.word("chip count"))
     return sections
 
 
@@ -139,11 +142,11 @@ def _begin(pair: _Pair) -> Section:
     return Section(is_controller=True)
 
 
-def _check(sections: Sequence[Section], chip_count: str) -> None:
+def _check(sections: Sequence[Section], chip_count: str | None) -> None:
     chips = [section.chip_id for section in sections if not section.is_controller]
     if len(set(chips)) != len(chips):
         raise Damaged("a chip is there twice")
-    if not chip_count:
+    if chip_count is None:
         return  # a 950, or asked for one chip
     told = [chip_id for chip_id in chips if chip_id is not None]
     if len(told) != read_whole(chip_count):

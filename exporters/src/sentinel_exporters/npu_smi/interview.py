@@ -22,8 +22,10 @@ Place = tuple[int, int]
 
 # A card that does not answer must not take the others' time.
 _LONGEST_ANSWER_S = 3.0
-# How many of its intervals an answer may be old, when the others take so long.
+# How many of its intervals an answer may be old, when the others take so long; and how much
+# more, as reads may be farther apart than a short interval.
 _STALE_INTERVALS = 3.0
+_GRACE_S = 60.0
 _TOO_OLD = "the last answer is too old: the tool takes too long for detail_interval_s"
 
 
@@ -41,9 +43,12 @@ class _Answer:
 class Interview:
     """The answers so far. Not safe to use from several threads."""
 
-    def __init__(self, ask: Callable[[Question, float], str]) -> None:
+    def __init__(
+        self, ask: Callable[[Question, float], str], *, grace_s: float = _GRACE_S
+    ) -> None:
         """`ask` runs the tool, for at most so many seconds, and returns what it prints."""
         self._ask = ask
+        self._grace_s = grace_s
         self._answers: dict[tuple[str, int, int | None], _Answer] = {}
         self._networked: set[tuple[str, int, int | None]] = set()
 
@@ -76,7 +81,7 @@ class Interview:
         parts: dict[Place, list[Details]] = defaultdict(list)
         for question in questions:
             answer = self._answers.get(question.key)
-            if answer is None or _is_stale(answer, now):
+            if answer is None or self._is_stale(answer, now):
                 continue
             own = [one.chip_id for one in chips if one.npu_id == question.npu_id]
             for chip_id, details in answer.details.items():
@@ -92,7 +97,7 @@ class Interview:
             answer = self._answers.get(question.key)
             if answer is None:
                 continue
-            problem = _TOO_OLD if _is_stale(answer, now) else answer.problem
+            problem = _TOO_OLD if self._is_stale(answer, now) else answer.problem
             if problem:
                 places[question.kind, problem].append(question.place)
         return [f"{kind}: {', '.join(at)}: {problem}" for (kind, problem), at in places.items()]
@@ -104,6 +109,9 @@ class Interview:
     def _is_due(self, question: Question, now: float) -> bool:
         answer = self._answers.get(question.key)
         return answer is None or now - answer.asked_at >= answer.again_s
+
+    def _is_stale(self, answer: _Answer, now: float) -> bool:
+        return now - answer.asked_at > _STALE_INTERVALS * answer.again_s + self._grace_s
 
     def _hear(self, question: Question, now: float, timeout_s: float) -> _Answer:
         """Ask, and return what came back: details, that there are none, or a problem."""
@@ -120,10 +128,6 @@ class Interview:
         if question.kind == NETWORK:
             self._networked.add(question.key)
         return _Answer(now, question.every_s, details)
-
-
-def _is_stale(answer: _Answer, now: float) -> bool:
-    return now - answer.asked_at > _STALE_INTERVALS * answer.again_s
 
 
 def _places(question: Question, chip_id: int | None, chips: Sequence[int]) -> list[Place]:
