@@ -7,19 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from sentinel_exporters.collectors.ssh import (
     CONNECTIONS,
+    COUNTED_SINCE,
+    FAILURES,
+    LOG_READABLE,
+    LOGINS,
     NEWEST,
     OLDEST,
     SESSIONS,
     USER_CHANNELS,
     USER_CONNECTIONS,
     Reading,
+    Settings,
     is_present,
     parse,
 )
-from sentinel_exporters.core import CollectorSettings
+from sentinel_exporters.ssh.login_log import LoginReading
 from sentinel_exporters.ssh.sessions import Connection, Process, find_connections
 
 ALICE, BOB, SSHD = 1000, 1001, 106
@@ -264,9 +270,11 @@ def test_a_table_whose_ancestors_run_in_a_circle_ends_the_search() -> None:
 
 # The series.
 
+NO_LOG = LOG_READABLE.sample(0, "none")
+
 
 def test_who_is_not_there_has_no_series_and_nobody_is_a_zero() -> None:
-    assert parse(Reading((LISTENER,), USERS)).samples == [CONNECTIONS.sample(0)]
+    assert parse(Reading((LISTENER,), USERS)).samples == [CONNECTIONS.sample(0), NO_LOG]
 
 
 def test_series_say_how_many_and_since_when() -> None:
@@ -285,7 +293,38 @@ def test_series_say_how_many_and_since_when() -> None:
         SESSIONS.sample(2, "bob", "forward-only"),
         OLDEST.sample(21, "bob", "forward-only"),
         NEWEST.sample(31, "bob", "forward-only"),
+        NO_LOG,
     ]
+
+
+def test_where_no_log_can_be_read_there_are_no_counts_and_a_series_says_so() -> None:
+    scrape = parse(Reading((), USERS, LoginReading()))
+    assert scrape.samples == [CONNECTIONS.sample(0), NO_LOG]
+    assert scrape.problems == ()
+
+
+def test_logins_and_failures_are_told_with_their_beginning() -> None:
+    logins = LoginReading("journal", 99.0, {("bob", "password"): 2}, {"timeout": 0})
+    assert parse(Reading((), USERS, logins)).samples == [
+        CONNECTIONS.sample(0),
+        LOG_READABLE.sample(1, "journal"),
+        COUNTED_SINCE.sample(99),
+        LOGINS.sample(2, "bob", "password"),
+        FAILURES.sample(0, "timeout"),
+    ]
+
+
+def test_counts_stay_while_the_log_cannot_be_read() -> None:
+    logins = LoginReading("none", 99.0, {("bob", "password"): 2}, {"timeout": 3})
+    samples = parse(Reading((), USERS, logins)).samples
+    assert LOG_READABLE.sample(0, "none") in samples
+    assert LOGINS.sample(2, "bob", "password") in samples
+
+
+@pytest.mark.parametrize("value", ["auth.log", "", "./x", "Journal"])
+def test_a_login_log_that_cannot_be_one_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match="absolute path"):
+        Settings(login_log=value)
 
 
 def test_the_source_is_present_where_there_is_an_ssh_server(
@@ -294,4 +333,4 @@ def test_the_source_is_present_where_there_is_an_ssh_server(
     (tmp_path / "sshd").write_text("")
     (tmp_path / "sshd").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert is_present(CollectorSettings())
+    assert is_present(Settings())

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_exporters.collectors.ssh import read
-from sentinel_exporters.core import CollectorSettings
+from sentinel_exporters.collectors.ssh import Settings, read
 from sentinel_exporters.errors import CollectorError
 from sentinel_exporters.ssh.processes import read_processes
 from sentinel_exporters.ssh.sessions import Process
 
+SETTINGS = Settings(login_log="none")
 BOOTED = 1_700_000_000
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -73,7 +73,7 @@ def test_real_uid_title_and_slice_are_read_of_sshds(proc: Path) -> None:
     found = by_pid(proc)
     assert [found[pid].uid for pid in (1, 2, 3)] == [0, 0, 4711]
     assert found[3].title == "sshd: sshd"
-    reading = read(CollectorSettings(), proc)
+    reading = read(SETTINGS, proc)
     assert reading.users == {0: "root", 4711: "4711"}
 
 
@@ -147,4 +147,4 @@ def test_a_hidden_process_table_is_a_failure_and_not_an_empty_machine(tmp_path: 
     (tmp_path / "stat").write_text(f"btime {BOOTED}\n")
     write(tmp_path, os.getpid(), "python", 1)
     with pytest.raises(CollectorError, match="hidepid"):
-        read(CollectorSettings(), tmp_path)
+        read(SETTINGS, tmp_path)
