@@ -9,6 +9,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import dashboard
 
 from .lab_devices import add_devices
+from .lab_health import add_health
 from .lab_lock import add_lock
 from .lab_nodes import add_nodes
 from .lab_overview import add_booked_and_used, add_overview
@@ -85,4 +86,5 @@ def build() -> builders.Dashboard:
     made = add_booked_and_used(made)
     made = add_devices(made)
     made = add_nodes(made)
-    return add_lock(made)
+    made = add_lock(made)
+    return add_health(made)

@@ -141,11 +141,25 @@ def devices() -> str:
             family.MEMORY_TOTAL: 8e10,
             family.TEMPERATURE: 40 + 40 * used,
             family.POWER: 70 + 400 * used,
+            # Something of each kind of trouble.
+            family.HEALTHY: 0,
+            family.ROW_REMAP_PENDING: 1,
+            family.ROW_REMAP_FAILURE: 1,
+            family.PAGE_RETIREMENT_PENDING: 0,
+            family.RECOVERY_ACTION: 0,
         }
         samples += one.sample(family.INFO, 1, "H100", f"0000:{index}1:00.0", "550.54")
         for metric, value in readings.items():
             samples += one.sample(metric, value)
         samples += one.sample(family.PROCESS_MEMORY, used * 8e10, "alice")
+        samples += one.sample(family.THROTTLE_REASON, 1, "hw_thermal_slowdown")
+        samples += one.sample(family.XID_LAST, 1_700_000_000, "79")
+        samples += one.sample(family.ECC_ERRORS, 3, "corrected")
+        samples += one.sample(family.NVLINK_UP, 0, "2")
+        samples += one.sample(family.NVLINK_BYTES, 1e9, "sent")
+        samples += one.sample(family.ACTIVITY, 0.4, "tensor")
+        samples += one.sample(family.ACTIVITY, 0.3, "dram")
+        samples += one.sample(family.ERROR_CODE, 1, "80E01801")
     return write_text(samples).decode()
 
 
