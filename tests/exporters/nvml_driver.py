@@ -5,7 +5,15 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.exporters.running import FAKES, Series, parse_series, run_exporter
+from tests.exporters.running import (
+    FAKES,
+    Exporter,
+    Series,
+    label_sets,
+    parse_series,
+    run_exporter,
+    values,
+)
 
 # A GPU that tells everything, in NVML's units and numbers, and one that tells hardly anything.
 FULL = {
@@ -157,22 +165,95 @@ class Driver:
     @property
     def misuse(self) -> str:
         """What the real library would not have survived."""
-        notes = self._scenario.with_name(self._scenario.name + ".misuse")
+        return self._notes("misuse")
+
+    @property
+    def init_count(self) -> int:
+        """How often the library was initialised."""
+        return len(self._notes("inits").splitlines())
+
+    def _notes(self, suffix: str) -> str:
+        notes = self._scenario.with_name(f"{self._scenario.name}.{suffix}")
         return notes.read_text() if notes.exists() else ""
+
+    def list_in_kernel(self, *bus_ids: str) -> None:
+        """Say which cards the kernel's driver lists from now on."""
+        self.kernel_list.mkdir(exist_ok=True)
+        for gone in {path.name for path in self.kernel_list.iterdir()} - set(bus_ids):
+            (self.kernel_list / gone).rmdir()
+        for bus_id in bus_ids:
+            (self.kernel_list / bus_id).mkdir(exist_ok=True)
 
     def set(self, *gpus: dict[str, str], **machine: str) -> None:
         """Say what there is from now on."""
         self.gpus, self.machine = list(gpus), {**self.machine, **machine}
         lines = [f"{key} {value}" for key, value in self.machine.items()]
-        lines.append(f"count {len(gpus)}")
+        if "count" not in self.machine:
+            lines.append(f"count {len(gpus)}")
         for index, gpu in enumerate(gpus):
             lines += [f"gpu.{index}.{key} {value}" for key, value in gpu.items()]
         fresh = self._scenario.with_suffix(".new")
         fresh.write_text("\n".join(lines) + "\n")
         fresh.rename(self._scenario)
 
+    def settings(self, **settings: str) -> dict[str, str]:
+        """Return the environment with settings of the collector."""
+        own = {f"SENTINEL_EXPORTER_GPU__{key.upper()}": one for key, one in settings.items()}
+        return {**self.env, **own}
+
     def check(self, **settings: str) -> tuple[Series, str]:
         """Run the collector once, with its settings; returns the series and the log."""
-        own = {f"SENTINEL_EXPORTER_GPU__{key.upper()}": one for key, one in settings.items()}
-        done = run_exporter("check", "--collectors", "gpu", env={**self.env, **own})
+        done = run_exporter("check", "--collectors", "gpu", env=self.settings(**settings))
         return parse_series(done.stdout), done.stderr
+
+
+class Machine:
+    """An exporter that lives through many tests, on a driver that can be loaded anew."""
+
+    def __init__(self, driver: Driver, exporter: Exporter) -> None:
+        self.driver = driver
+        self.exporter = exporter
+        self._loads = 0
+        self._log_read = 0
+
+    def restart(self, *gpus: dict[str, str]) -> Series:
+        """Load the driver anew with these cards, and let the exporter find that out.
+
+        Returns what it reads then.
+        """
+        self._loads += 1
+        self.driver.set(*gpus, load=str(self._loads))
+        self.exporter.series()
+        self.take_log()
+        return self.exporter.series()
+
+    def take_log(self) -> str:
+        """Return what was logged since the last call."""
+        text = self.exporter.log.read_text()
+        news, self._log_read = text[self._log_read :], len(text)
+        return news
+
+
+def success(series: Series) -> float:
+    """Return whether the collector could read everything."""
+    return values(series, "sentinel_collector_success", "collector")["gpu"]
+
+
+def of(series: Series, uuid: str) -> dict[str, float]:
+    """Return {family, with its own labels behind it: value} of one GPU."""
+    found = {}
+    for (name, labels), value in series.items():
+        label = dict(labels)
+        if label.pop("uuid", None) == uuid and name != "accelerator_info":
+            own = [one for key, one in label.items() if key not in {"index", "vendor"}]
+            found[".".join([name.removeprefix("accelerator_"), *own])] = value
+    return found
+
+
+def unavailable(series: Series, uuid: str) -> dict[str, str]:
+    """Return {reading that one GPU does not give: why}."""
+    return {
+        labels["reading"]: labels["reason"]
+        for labels in label_sets(series, "accelerator_reading_unavailable")
+        if labels["uuid"] == uuid
+    }

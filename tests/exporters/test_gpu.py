@@ -1,90 +1,125 @@
-"""NVIDIA GPUs, read by the real binding from a stand-in for the driver's library (nvml.c)."""
+"""What a GPU tells and does not tell, by the real binding from a stand-in for the library."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sentinel_exporters.nvml import is_installed
-from tests.exporters.nvml_driver import BARE, FULL, Driver, build
+from tests.exporters.nvml_driver import (
+    BARE,
+    FULL,
+    Driver,
+    Machine,
+    build,
+    of,
+    success,
+    unavailable,
+)
 from tests.exporters.running import (
-    Exporter,
     Series,
     label_sets,
     parse_series,
     run_exporter,
-    serving,
     values,
 )
-
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+from tests.lab.wait import wait_for
 
 # NVML's numbers (nvmlReturn_t in nvml.h).
-NO_PERMISSION, NOT_LOADED, LOST, UNKNOWN = 4, 9, 15, 999
+NOT_SUPPORTED, NO_PERMISSION, NO_DATA, UNKNOWN = 3, 4, 21, 999
+LOST = 15
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nvml")
-    build(folder, "550.54")
-    return folder
-
-
-@pytest.fixture
-def driver(tmp_path: Path, library: Path) -> Driver:
-    driver = Driver(tmp_path / "scenario", library)
-    driver.set(FULL, BARE)
-    return driver
-
-
-@pytest.fixture
-def exporter(driver: Driver, tmp_path: Path) -> Iterator[Exporter]:
-    """One process that lives through what happens to its driver."""
-    with serving(tmp_path / "log", "--collectors", "gpu", env=driver.env) as running:
-        yield running
-
-
-def success(series: Series) -> float:
-    return values(series, "sentinel_collector_success", "collector")["gpu"]
-
-
-def of(series: Series, uuid: str) -> dict[str, float]:
-    """Return {family, with its own labels behind it: value} of one GPU."""
-    found = {}
-    for (name, labels), value in series.items():
-        label = dict(labels)
-        if label.get("uuid") == uuid and name != "accelerator_info":
-            own = [label[key] for key in ("clock", "type", "user") if key in label]
-            found[".".join([name.removeprefix("accelerator_"), *own])] = value
-    return found
-
-
-def test_a_gpu_that_tells_everything(driver: Driver) -> None:
-    series, log = driver.check()
-    assert success(series) == 1, log
+def test_a_gpu_that_tells_everything(machine: Machine) -> None:
+    series = machine.restart(FULL, BARE)
+    assert success(series) == 1, machine.take_log()
+    wait_for(
+        "XID errors are counted",
+        lambda: of(machine.exporter.series(), FULL["uuid"])["xid_watched"] == 1,
+    )
+    series = machine.exporter.series()
     assert of(series, FULL["uuid"]) == {
         "utilization_ratio": 0.55,
         "memory_busy_ratio": 0.07,
+        "engine_utilization_ratio.encoder": 0.03,
+        "engine_utilization_ratio.decoder": 0.04,
+        "engine_utilization_ratio.jpeg": 0.05,
+        "engine_utilization_ratio.optical_flow": 0.06,
+        "encoder_sessions": 2,
         "memory_used_bytes": 2 * 2**30,
         "memory_total_bytes": 80 * 2**30,
+        "memory_reserved_bytes": 2**30,
         "temperature_celsius": 41,
+        "memory_temperature_celsius": 47,
+        "temperature_threshold_celsius.shutdown": 92,
+        "temperature_threshold_celsius.slowdown": 89,
+        "temperature_threshold_celsius.memory_max": 95,
+        "temperature_threshold_celsius.gpu_max": 87,
         "power_watts": 300.5,
-        "power_limit_watts": 700,
+        "power_limit_watts": 650,
+        "power_limit_default_watts": 700,
+        "power_limit_min_watts": 200,
+        "power_limit_max_watts": 701,
         "energy_joules_total": 123456.789,
         "clock_hertz.graphics": 1.755e9,
         "clock_hertz.sm": 1.98e9,
         "clock_hertz.memory": 2.619e9,
         "clock_hertz.video": 1.545e9,
+        "clock_max_hertz.graphics": 1.981e9,
+        "clock_max_hertz.sm": 1.982e9,
+        "clock_max_hertz.memory": 2.62e9,
+        "clock_max_hertz.video": 1.546e9,
+        "throttle_reason.gpu_idle": 0,
+        "throttle_reason.sw_power_cap": 1,
+        "throttle_reason.hw_slowdown": 0,
+        "throttled_seconds_total.power": 2.5,
+        "throttled_seconds_total.thermal": 0,
         "fan_speed_ratio": 0.3,
+        "fan_unit_speed_ratio.0": 0.3,
+        "fan_unit_speed_ratio.1": 0.35,
         "performance_state": 2,
+        "persistence_mode": 1,
+        "ecc_enabled": 1,
+        "ecc_enabled_pending": 0,
         "ecc_errors_total.corrected": 12,
         "ecc_errors_total.uncorrected": 1,
+        "ecc_errors_volatile_total.corrected": 5,
+        "ecc_errors_volatile_total.uncorrected": 0,
+        "ecc_errors_located_total.aggregate.dram.corrected": 11,
+        "ecc_errors_located_total.aggregate.sram.corrected": 1,
+        "remapped_rows_total.corrected": 3,
+        "remapped_rows_total.uncorrected": 1,
+        "row_remap_pending": 1,
+        "row_remap_failure": 0,
+        "row_remap_banks.max": 639,
+        "row_remap_banks.high": 1,
+        "row_remap_banks.partial": 0,
+        "row_remap_banks.low": 0,
+        "row_remap_banks.none": 0,
+        "retired_pages_total.single_bit": 4,
+        "retired_pages_total.double_bit": 2,
+        "page_retirement_pending": 0,
+        "xid_watched": 1,
+        "xid_events_total": 0,
+        "pcie_replays_total": 8,
+        "pcie_link_generation": 4,
+        "pcie_link_generation_max": 5,
+        "pcie_link_width": 8,
+        "pcie_link_width_max": 16,
+        "nvlink_up.0": 1,
+        "nvlink_up.1": 0,
+        "nvlink_up.2": 1,
+        "nvlink_bytes_total.transmit": 1000 * 1024,
+        "nvlink_bytes_total.receive": 2000 * 1024,
+        "nvlink_errors_total.crc_flit": 320,
+        "nvlink_errors_total.replay": 1,
+        "nvlink_link_errors_total.0": 21,
+        "nvlink_link_errors_total.2": 300,
+        "mig_enabled": 0,
+        "mig_enabled_pending": 1,
+        "recovery_action": 0,
         "healthy": 1,
         "process_query_supported": 1,
         "processes": 0,
@@ -99,161 +134,142 @@ def test_a_gpu_that_tells_everything(driver: Driver) -> None:
     }
 
 
-def test_what_a_gpu_does_not_support_has_no_sample_and_is_no_failure(driver: Driver) -> None:
-    series, log = driver.check()
-    assert success(series) == 1, log
-    assert of(series, BARE["uuid"]) == {"healthy": 1, "process_query_supported": 0}
-
-
-def test_an_old_driver_tells_the_memory_in_the_older_way(driver: Driver) -> None:
-    driver.set({key: value for key, value in FULL.items() if key != "memory_v2_used"})
-    assert of(driver.check()[0], FULL["uuid"])["memory_used_bytes"] == 3 * 2**30
-
-
-def test_an_unknown_performance_state_is_no_reading(driver: Driver) -> None:
-    driver.set({**FULL, "pstate": "32"})
-    assert "performance_state" not in of(driver.check()[0], FULL["uuid"])
-
-
-def test_a_gpu_without_spare_memory_rows_is_not_healthy(driver: Driver) -> None:
-    driver.set({**FULL, "remap_failed": "1"})
-    series, _ = driver.check()
-    assert of(series, FULL["uuid"])["healthy"] == 0
-    assert success(series) == 1
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="runs a process as another user")
-def test_processes_are_summed_by_owner_and_counted_once(driver: Driver) -> None:
-    process = subprocess.Popen(
-        ["setpriv", "--reuid=daemon", "--clear-groups", "sh", "-c", "echo up; read x"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        gone = 4194999
-        driver.set(
-            {
-                **FULL,
-                "compute": f"{process.pid}:1000 {os.getpid()}:500 {gone}:7",
-                # The same process draws too.
-                "graphics": f"{process.pid}:1000",
-                "mps": f"{os.getpid()}:?",
-            }
-        )
-        found = of(driver.check()[0], FULL["uuid"])
-        process.communicate("")
-    assert found["processes"] == 3
-    assert found["user_processes.daemon"] == 1
-    assert found["process_memory_bytes.daemon"] == 1000
-    assert found["process_memory_bytes.root"] == 500
-    assert found["user_processes."] == 1
-
-
-def test_memory_of_a_process_that_the_driver_does_not_tell_has_no_sample(
-    driver: Driver,
+def test_what_a_gpu_does_not_support_is_shown_as_that_and_is_no_failure(
+    machine: Machine,
 ) -> None:
-    driver.set({**FULL, "compute": f"{os.getpid()}:?"})
-    found = of(driver.check()[0], FULL["uuid"])
-    assert found["processes"] == 1
-    assert not [name for name in found if name.startswith("process_memory")]
+    series = machine.restart(FULL, BARE)
+    assert success(series) == 1, machine.take_log()
+    told = {
+        name: value
+        for name, value in of(series, BARE["uuid"]).items()
+        if not name.startswith("reading_unavailable")
+    }
+    assert told == {"healthy": 1, "process_query_supported": 0, "xid_watched": 0}
+    missing = unavailable(series, BARE["uuid"])
+    assert set(missing.values()) == {"not_supported"}
+    assert missing.keys() == {
+        "activity_ratio", "clock_hertz", "clock_max_hertz", "ecc_enabled", "ecc_errors_total",
+        "ecc_errors_volatile_total", "encoder_sessions", "energy_joules_total",
+        "engine_utilization_ratio", "fan_speed_ratio", "memory_temperature_celsius",
+        "memory_used_bytes", "mig_enabled", "nvlink_up", "pcie_link_generation",
+        "pcie_link_generation_max", "pcie_link_width", "pcie_link_width_max",
+        "pcie_replays_total", "performance_state", "persistence_mode",
+        "power_limit_default_watts", "power_limit_max_watts", "power_limit_watts",
+        "power_watts", "processes", "recovery_action", "remapped_rows_total",
+        "retired_pages_total", "row_remap_banks", "temperature_celsius",
+        "temperature_threshold_celsius", "throttle_reason", "throttled_seconds_total",
+        "utilization_ratio",
+    }  # fmt: skip
+    assert unavailable(series, FULL["uuid"]) == {}
 
 
-def test_a_query_that_is_not_permitted_is_not_read_as_idle(driver: Driver) -> None:
-    driver.set({**FULL, "compute": f"!{NO_PERMISSION}"})
-    found = of(driver.check()[0], FULL["uuid"])
-    assert found["process_query_supported"] == 0
-    assert "processes" not in found
-
-
-def test_one_reading_that_fails_is_told_and_costs_only_itself(driver: Driver) -> None:
-    driver.set({**FULL, "power": f"!{UNKNOWN}"}, BARE)
-    series, log = driver.check()
-    assert success(series) == 0
-    assert "GPU 0: nvmlDeviceGetPowerUsage" in log
+@pytest.mark.parametrize(
+    ("code", "reason", "is_failure"),
+    [
+        (NOT_SUPPORTED, "not_supported", False),
+        (NO_PERMISSION, "no_permission", False),
+        (NO_DATA, "no_data", False),
+        (UNKNOWN, "error", True),
+    ],
+)
+def test_why_there_is_no_reading_is_told(
+    machine: Machine, code: int, reason: str, is_failure: bool
+) -> None:
+    series = machine.restart({**FULL, "power": f"!{code}", "clock_max_sm": f"!{code}"})
+    log = machine.take_log()
+    assert unavailable(series, FULL["uuid"]) == {"power_watts": reason}
+    assert ("GPU 0: nvmlDeviceGetPowerUsage" in log) == is_failure
+    assert (success(series) == 0) == is_failure
     found = of(series, FULL["uuid"])
     assert "power_watts" not in found
     assert (found["temperature_celsius"], found["healthy"]) == (41, 1)
 
 
-def test_a_lost_gpu_is_unhealthy_and_the_others_are_read(
-    driver: Driver, exporter: Exporter
-) -> None:
-    assert success(exporter.series()) == 1
-    driver.set({"handle": f"!{LOST}"}, {**BARE, "temperature": "50"})
-    series = exporter.series()
-    assert success(series) == 0
-    assert of(series, FULL["uuid"]) == {"healthy": 0, "process_query_supported": 0}
-    assert of(series, BARE["uuid"])["temperature_celsius"] == 50
-    driver.set(FULL, BARE)
-    series = exporter.series()
-    assert success(series) == 1
-    assert of(series, FULL["uuid"])["healthy"] == 1
-
-
-def test_a_gpu_that_is_lost_in_the_middle_keeps_what_it_told_before(driver: Driver) -> None:
-    driver.set({**FULL, "temperature": f"!{LOST}"})
-    series, _ = driver.check()
-    found = of(series, FULL["uuid"])
-    assert found["healthy"] == 0
-    assert found["utilization_ratio"] == 0.55
-    assert "temperature_celsius" not in found
-    assert "power_watts" not in found
-
-
-def test_a_gpu_that_was_never_known_is_told_without_a_series(driver: Driver) -> None:
-    driver.set({"handle": f"!{LOST}"}, BARE)
-    series, log = driver.check()
-    assert [labels["index"] for labels in label_sets(series, "accelerator_info")] == ["1"]
-    assert "GPU 0: has no uuid" in log
-
-
-def test_a_driver_that_comes_back_is_read_again(driver: Driver, exporter: Exporter) -> None:
-    assert success(exporter.series()) == 1
-    driver.set(driver=f"!{NOT_LOADED}", init=f"!{NOT_LOADED}")
-    # The library is still open; the driver behind it has gone.
-    driver.machine["count"] = f"!{NOT_LOADED}"
-    driver.set()
-    series = exporter.series()
-    assert success(series) == 0
-    assert label_sets(series, "accelerator_info") == []
-    del driver.machine["count"]
-    del driver.machine["init"]
-    driver.set(FULL, driver="550.54")
-    assert success(exporter.series()) == 1
-    assert exporter.log.read_text().count("collector failed") == 1
-
-
-def test_after_the_kernel_module_was_loaded_anew_the_library_is_opened_anew(
-    driver: Driver, exporter: Exporter
-) -> None:
-    assert success(exporter.series()) == 1
-    driver.set(FULL, BARE, load="2")
-    assert success(exporter.series()) == 0
-    series = exporter.series()
-    assert success(series) == 1
-    assert len(label_sets(series, "accelerator_info")) == 2
-
-
-def test_an_update_of_the_driver_is_followed_by_loading_the_new_library(
-    driver: Driver, tmp_path: Path
-) -> None:
-    driver.library = tmp_path / "library"
+def test_an_old_driver_is_asked_by_its_own_functions(driver: Driver, tmp_path: Path) -> None:
+    driver.library = tmp_path / "old"
     driver.library.mkdir()
-    build(driver.library, "550.54")
-    with serving(tmp_path / "log", "--collectors", "gpu", env=driver.env) as exporter:
-        assert success(exporter.series()) == 1
-        # The package manager replaces the file, then the new kernel module is loaded.
-        (driver.library / "new").mkdir()
-        build(driver.library / "new", "570.86").rename(driver.library / "libnvidia-ml.so.1")
-        driver.machine["count"] = f"!{NOT_LOADED}"
-        driver.set(driver="570.86")
-        assert success(exporter.series()) == 0
-        del driver.machine["count"]
-        driver.set(FULL)
-        series = exporter.series()
-        assert success(series) == 1, exporter.log.read_text()
-        assert label_sets(series, "accelerator_info")[0]["driver_version"] == "570.86"
+    build(driver.library, "470.57", "-DOLD_DRIVER")
+    driver.set({**FULL, "compute": "1:1000", "graphics": "1:2000"}, driver="470.57")
+    series, log = driver.check()
+    assert success(series) == 1, log
+    found = of(series, FULL["uuid"])
+    # Its only function counts as used what the driver keeps for itself, too.
+    assert found["memory_used_bytes"] == 3 * 2**30
+    assert found["throttle_reason.sw_power_cap"] == 1
+    assert found["process_memory_bytes.root"] == 2000
+    assert "memory_reserved_bytes" not in found
+    assert found["xid_watched"] == 0
+    assert unavailable(series, FULL["uuid"]) == {"activity_ratio": "old_driver"}
+
+
+def test_a_driver_that_cannot_tell_the_memory_in_the_newer_way_is_asked_in_the_older(
+    machine: Machine,
+) -> None:
+    series = machine.restart({key: FULL[key] for key in FULL if key != "memory_v2_used"})
+    assert of(series, FULL["uuid"])["memory_used_bytes"] == 3 * 2**30
+
+
+def test_an_unknown_performance_state_is_no_reading(machine: Machine) -> None:
+    series = machine.restart({**FULL, "pstate": "32"})
+    assert "performance_state" not in of(series, FULL["uuid"])
+
+
+def test_a_gpu_that_could_not_replace_a_memory_row_is_not_healthy(machine: Machine) -> None:
+    series = machine.restart({**FULL, "remapped": "3 1 0 1"})
+    found = of(series, FULL["uuid"])
+    assert (found["healthy"], found["row_remap_failure"]) == (0, 1)
+    assert success(series) == 1
+
+
+def test_links_of_a_newer_generation_tell_their_errors_as_fields(machine: Machine) -> None:
+    links = {key: value for key, value in FULL.items() if ".errors." not in key}
+    # Receive errors and recoveries; fields of link 0 have no scope in the stand-in.
+    series = machine.restart({**links, "field.208": "5", "field.215": "1", "field.208.2": "7"})
+    assert success(series) == 1, machine.take_log()
+    found = of(series, FULL["uuid"])
+    assert found["nvlink_errors_total.receive"] == 12
+    assert found["nvlink_errors_total.recovery"] == 1
+    assert found["nvlink_link_errors_total.0"] == 6
+    assert found["nvlink_link_errors_total.2"] == 7
+    assert unavailable(series, FULL["uuid"]) == {}
+
+
+def test_activity_is_the_mean_since_the_read_before(machine: Machine) -> None:
+    def activity(series: Series) -> dict[str, float]:
+        return {
+            name: value
+            for name, value in of(series, FULL["uuid"]).items()
+            if name.startswith(("activity", "pcie_throughput"))
+        }
+
+    assert activity(machine.restart(FULL)) == {}
+    found = wait_for(
+        "the shortest interval is over", lambda: activity(machine.exporter.series())
+    )
+    assert found == {
+        "activity_ratio.graphics": 0.505,
+        "activity_ratio.sm": 0.4,
+        "activity_ratio.tensor": 0.1225,
+        # Memory bandwidth was no number, and the others are not told.
+        "pcie_throughput_bytes_per_second.transmit": 3 * 2**20,
+        "pcie_throughput_bytes_per_second.receive": 4 * 2**20,
+    }
+
+
+def test_activity_that_is_switched_off_is_not_read(driver: Driver) -> None:
+    # A sample would fail, and the collector with it.
+    driver.set({**FULL, "gpm_sample": f"!{UNKNOWN}"})
+    assert success(driver.check()[0]) == 0
+    assert success(driver.check(activity="false")[0]) == 1
+
+
+def test_what_a_gpu_is_is_asked_once_until_the_driver_starts_anew(machine: Machine) -> None:
+    machine.restart(FULL)
+    machine.driver.set({**FULL, "pcie_width_max": "4", "pcie_width": "4"})
+    found = of(machine.exporter.series(), FULL["uuid"])
+    assert (found["pcie_link_width"], found["pcie_link_width_max"]) == (4, 16)
+    found = of(machine.restart({**FULL, "pcie_width_max": "4"}), FULL["uuid"])
+    assert found["pcie_link_width_max"] == 4
 
 
 @pytest.mark.skipif(is_installed(), reason="this machine has NVIDIA's driver")

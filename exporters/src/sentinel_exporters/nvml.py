@@ -31,7 +31,7 @@ LIBRARY = "libnvidia-ml.so.1"
 # How long at least the library stays open when a device keeps failing.
 REOPEN_S = 60.0
 # How long closing waits for what was lent, which is longer than anybody keeps it.
-LENT_S = 3.0
+LENT_S = 1.5
 
 # These say that there is no such reading on this device: no sample, and no failure.
 _NO_READING: dict[int, Reason] = {
@@ -147,6 +147,12 @@ class Nvml:
             with self._turn:
                 self._lent -= 1
                 self._turn.notify_all()
+
+    def wait_for_reopening(self, timeout_s: float) -> None:
+        """Return when the library was opened anew, or after `timeout_s`."""
+        generation = self.generation
+        with self._turn:
+            self._turn.wait_for(lambda: self.generation != generation, timeout_s)
 
     def ask(self, function: Callable[..., Value], *arguments: object) -> Value:
         """Return what the function says.

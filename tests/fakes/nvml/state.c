@@ -89,16 +89,18 @@ int look_up(const char *key, char *value, size_t size) {
     return result;
 }
 
-void misuse(const char *what) {
+static void note(const char *suffix, const char *what) {
     char path[4096];
     FILE *file;
-    snprintf(path, sizeof path, "%s.misuse", getenv("FAKE_NVML"));
+    snprintf(path, sizeof path, "%s.%s", getenv("FAKE_NVML"), suffix);
     file = fopen(path, "a");
     if (file) {
         fprintf(file, "%s\n", what);
         fclose(file);
     }
 }
+
+void misuse(const char *what) { note("misuse", what); }
 
 int state(void) {
     char load[32] = "";
@@ -156,6 +158,7 @@ int nvmlInitWithFlags(unsigned flags) {
     look_up("load", load_at_init, sizeof load_at_init);
     count_at_init = live_count();
     is_open = 1;
+    note("inits", "init");
     return OK;
 }
 

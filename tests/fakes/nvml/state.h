@@ -19,7 +19,7 @@
  *
  * Compiled with -DOLD_DRIVER it has no function that came after release 470.
  * A use that would crash the real library is written to the file FAKE_NVML with `.misuse`
- * behind it.
+ * behind it, and each initialisation to the one with `.inits`.
  */
 #ifndef STATE_H
 #define STATE_H

@@ -69,14 +69,8 @@ def read(settings: Settings) -> Reading:
         if settings.xids:
             _xids.leave_out(frozenset(gpu.facts.uuid for gpu in gpus if gpu.is_lost))
             _xids.start()
-    gpus = [
-        replace(
-            gpu,
-            is_xid_watched=_xids.is_watched(gpu.facts.uuid),
-            xids=_xids.counted(gpu.facts.uuid),
-        )
-        for gpu in gpus
-    ]
+        # Here: nobody is watched while the library is being closed.
+        gpus = [_with_xids(gpu) for gpu in gpus]
     pids = {process.pid for gpu in gpus for process in gpu.processes or ()}
     shown = [
         process.pid
@@ -152,6 +146,14 @@ def _identify_all(problems: list[str]) -> list[tuple[Asked, Facts]]:
             known.append((device, one))
     _facts.forget_beyond(count)
     return known
+
+
+def _with_xids(gpu: Gpu) -> Gpu:
+    return replace(
+        gpu,
+        is_xid_watched=not gpu.is_lost and _xids.is_watched(gpu.facts.uuid),
+        xids=_xids.counted(gpu.facts.uuid),
+    )
 
 
 def _uuids_in_use(gpus: Iterable[Gpu]) -> set[str]:

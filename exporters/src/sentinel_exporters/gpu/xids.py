@@ -23,11 +23,11 @@ from .reading import Xid
 log = logging.getLogger(__name__)
 
 # One turn of waiting; closing the library waits that long for it.
-TURN_MS = 500
+TURN_MS = 250
 # How long the first read waits for the thread.
 BEGIN_S = 1.0
 # After a failure: the driver may be away for long, and a set with a lost GPU fails at once.
-RETRY_S = 5.0
+RETRY_S = 2.0
 # Numbers that get a count of their own for each GPU. NVIDIA's list ends below 200, and few of
 # them ever come; a driver gone mad shall not fill Prometheus.
 MAX_NUMBERS = 32
@@ -90,7 +90,7 @@ class XidWatch:
             except Exception as error:  # the thread's boundary: it must go on counting later
                 self._note(str(error))
                 self._has_begun.set()
-                time.sleep(RETRY_S)
+                self._nvml.wait_for_reopening(RETRY_S)
 
     def _note(self, reason: str) -> None:
         if reason and reason != self._reason:
@@ -105,8 +105,11 @@ class XidWatch:
                 self._drop()
                 self._register()
                 self._left_out = lost
+                # Not before one wait has worked: old drivers have no such function.
+                self._wait(0)
+                self._watched = frozenset(self._uuids.values())
                 self._has_begun.set()
-            self._wait()
+            self._wait(TURN_MS)
         except pynvml.NVMLError:
             self._drop()
             raise
@@ -141,16 +144,15 @@ class XidWatch:
                 unfit.add(index)
                 return False
             self._uuids[_address(handle)] = uuid
-        self._watched = frozenset(self._uuids.values())
         return True
 
-    def _wait(self) -> None:
+    def _wait(self, timeout_ms: int) -> None:
         if not self._uuids:
             # Nothing to wait for, until something changes.
-            time.sleep(TURN_MS / 1000)
+            time.sleep(timeout_ms / 1000)
             return
         try:
-            event = pynvml.nvmlEventSetWait_v2(self._set, TURN_MS)
+            event = pynvml.nvmlEventSetWait_v2(self._set, timeout_ms)
         except pynvml.NVMLError_Timeout:
             return
         uuid = self._uuids.get(_address(event.device))
