@@ -98,7 +98,7 @@ def test_every_series_of_ipmi_exporter_is_there_with_its_value(
         if not math.isnan(value) and at[0] not in ("ipmi_scrape_duration_seconds",)
     }
     found = {
-        (name, tuple(label for label in labels if label != ("bmc_url", ""))): value
+        (name, tuple(label for label in labels if label != ("bmc_url", "N/A"))): value
         for (name, labels), value in ours.items()
     }
     assert len(expected) > 35

@@ -189,13 +189,19 @@ def test_a_formula_without_a_result_has_no_value(tmp_path: Path) -> None:
         Sensor("ln 0", 1, unit=CELSIUS, linearization=LN),
         Sensor("1/0", 1, unit=CELSIUS, linearization=INVERSE),
         Sensor("root of -1", 1, raw=1, unit=CELSIUS, m=-1, linearization=ROOT),
-        Sensor("cube root of -1", 1, raw=1, unit=CELSIUS, m=-1, linearization=CUBE_ROOT),
         Sensor("10^255000", 1, raw=255, unit=CELSIUS, r_exp=3, linearization=POWER_OF_10),
     ]
 
     assert [(one.record.name, one.value) for one in read(tmp_path, *sensors)] == [
         (one.name, None) for one in sensors
     ]
+
+
+def test_the_cube_root_of_a_negative_number_is_negative(tmp_path: Path) -> None:
+    sensor = Sensor("root of -27", 1, raw=27, unit=CELSIUS, m=-1, linearization=CUBE_ROOT)
+    (reading,) = read(tmp_path, sensor)
+
+    assert reading.value == -3
 
 
 def test_records_are_read_once_while_the_repository_stays(tmp_path: Path) -> None:

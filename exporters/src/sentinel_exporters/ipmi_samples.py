@@ -235,7 +235,7 @@ def make_scrape(answers: Answers) -> Scrape:
                 answers.device.firmware,
                 name_manufacturer(answers.device.manufacturer),
                 answers.system_firmware or "N/A",
-                answers.bmc_url or "",
+                answers.bmc_url or "N/A",
             )
         )
     return Scrape(samples, answers.problems)

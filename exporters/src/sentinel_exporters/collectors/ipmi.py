@@ -156,7 +156,9 @@ def _ask(session: Session, module: BaseModule, answers: Answers, deadline: float
         answers.watchdog = read_watchdog(session)
 
     def read_sel_events() -> None:
-        until = deadline - _MARGIN_S
+        # Not to the very end: a request that is cut off there would cost the session.
+        now = time.monotonic()
+        until = now + 0.8 * (deadline - now)
         answers.event_counts = _events.count(session, module.sel_events, until)
 
     # The sensors late: they are the many, and what was told before them is not lost with them.

@@ -32,7 +32,7 @@ THRESHOLD = 0x01  # event/reading type code, IPMI 2.0, table 42-1
 _FULL, _COMPACT = 0x01, 0x02  # record types, 43.1 and 43.2
 _BMC_OWNER = 0x20  # sensors of other controllers sit behind a bridge
 _NO_NUMBER = 3  # analog data format, 43.1, byte 21
-_LAST_FIXED_FORMULA = 11  # linearization, 43.1, byte 24
+_CUBE_ROOT = _LAST_FIXED_FORMULA = 11  # linearization, 43.1, byte 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,8 @@ class SensorRecord:
             value = entry.decode_value(session, number)
         except (ValueError, ArithmeticError, NotImplementedError, LookupError):
             return None  # a logarithm of nothing, a division by zero, no factors
-        # The cube root of a negative number is complex in Python.
+        if isinstance(value, complex) and entry.linearization == _CUBE_ROOT:
+            value = -abs(value)  # Python's is the first of the three roots, which is not real
         if not isinstance(value, float) or not math.isfinite(value):
             return None
         return float(f"{value:.9g}")  # 2.28, not 2.2800000000000002
