@@ -68,8 +68,7 @@ def read_common(text: str) -> ByChip:
     """Decode `-t common`, and `-t power`, whose one value is in it too."""
     sections = parse_card(text)
     details = {
-        section.chip_id: _common(section)
-        for section in _chips(sections, "temperature", "freq", *_POWER)
+        section.chip_id: _common(section) for section in _chips(sections, "aicore", *_POWER)
     }
     # A 310P tells the power of the card, as that of its controller.
     powers = [_power(section) for section in sections if section.is_controller]

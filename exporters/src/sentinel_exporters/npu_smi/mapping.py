@@ -22,6 +22,8 @@ def parse_mapping(text: str) -> dict[tuple[int, int], int] | None:
     if start is None:
         raise NpuSmiError(f"npu-smi info -m: {explain(text)}")
     header = lines[start]
+    if "Chip Name" not in header:
+        raise NpuSmiError(f"npu-smi info -m: its header is not known: {' '.join(header)[:120]}")
     if "Chip ID" not in header or "Chip Logic ID" not in header:
         return None
     npu, chip = header.index("NPU ID"), header.index("Chip ID")
