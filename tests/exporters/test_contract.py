@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 import sentinel_exporters
-from sentinel_exporters import outcome, server
+from sentinel_exporters import outcome, pages
 from sentinel_exporters.catalog import (
     check_metric,
     check_module,
@@ -67,7 +67,7 @@ def test_every_shipped_collector_keeps_the_contract(name: str) -> None:
 
 def test_no_two_families_share_a_name_with_different_meanings() -> None:
     seen: dict[str, Metric] = {
-        metric.name: metric for metric in (*outcome.METRICS, *server.METRICS)
+        metric.name: metric for metric in (*outcome.METRICS, *pages.METRICS)
     }
     for collector in find_collectors().values():
         for metric in collector.families:
@@ -89,7 +89,7 @@ def test_a_unit_is_a_base_unit_and_in_the_name() -> None:
 def test_every_metric_is_described_where_users_look() -> None:
     text = section(REPOSITORY / "docs" / "metrics.md", "Exporters")
     rows = {row[0]: row[1] for row in re.findall(r"(?m)^\| `(\w+)(?:\{([\w,…]*)\})?`", text)}
-    metrics = [*outcome.METRICS, *server.METRICS]
+    metrics = [*outcome.METRICS, *pages.METRICS]
     metrics += [metric for one in find_collectors().values() for metric in one.families]
     expected = {metric.name: ",".join(metric.labels) for metric in metrics}
     # The labels that many of a peer's families have are said once, above their table.

@@ -18,6 +18,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from sentinel_exporters.pages import Pages
 from sentinel_exporters.prober import Prober
 from sentinel_exporters.runner import Runner
 from sentinel_exporters.server import Server
@@ -58,10 +59,8 @@ class Site:
         """Serve pages without collectors until the block ends; yields the port."""
         server = Server(
             "127.0.0.1:0",
-            Runner([], {}, is_auto=False),
-            Prober([], {}, 1),
-            max_requests=16,
-            access=Access(self.file),
+            Pages(Runner([], {}, is_auto=False), Prober([], {}, 1), max_requests=16),
+            Access(self.file),
         )
         is_over = threading.Event()
         thread = threading.Thread(target=server.serve_until, args=(is_over.wait,))

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from provisioning.render import ROOT
-from sentinel_exporters import outcome, server
+from sentinel_exporters import outcome, pages
 from sentinel_exporters.catalog import find_collectors
 
 # What the programs of others export; each name was seen on Prometheus 2.42, Alertmanager 0.25
@@ -44,7 +44,7 @@ RECORDED = rules("provisioning/prometheus/rules/*.yml")
 
 
 def exported() -> set[str]:
-    families = [*server.METRICS, *outcome.METRICS]
+    families = [*pages.METRICS, *outcome.METRICS]
     for collector in find_collectors().values():
         families += collector.metrics
     found = {metric.name for metric in families}

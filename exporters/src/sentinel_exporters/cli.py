@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from . import __version__, outcome, server
+from . import __version__, outcome, pages
 from .catalog import Collector, find_collectors
 from .config import ENV_PREFIX, Config, load_config
 from .core import CollectorSettings, Device
 from .errors import ConfigError
 from .exposition import write_text
+from .pages import Pages
 from .prober import Prober
 from .run import describe
 from .runner import Runner
@@ -127,7 +128,7 @@ def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
         sys.stderr.write(f"sentinel-exporter: {config.web_config} is not valid\n{error}\n")
         return 2
     try:
-        web = Server(config.listen, runner, prober, config.max_requests, access)
+        web = Server(config.listen, Pages(runner, prober, config.max_requests), access)
     except OSError as error:
         log.error("cannot listen address=%s error=%s", config.listen, error)
         return 1
@@ -191,7 +192,7 @@ def metrics(_config: Config, collectors: Mapping[str, Collector]) -> int:
 
     Another exporter's families are those of `<collector>:<its name in the setting compat>`.
     """
-    families = [("exporter", metric) for metric in (*server.METRICS, *outcome.METRICS)]
+    families = [("exporter", metric) for metric in (*pages.METRICS, *outcome.METRICS)]
     families += [(one.name, metric) for one in collectors.values() for metric in one.metrics]
     families += [
         (f"{one.name}:{name}", metric)

@@ -55,7 +55,7 @@ class Config(BaseSettings):
     web_config: Path | None = None
     # Other exporters' families that are given besides: their names.
     compat: Annotated[tuple[str, ...], NoDecode] = ()
-    # Requests that are served at the same time; further ones get 503 at once.
+    # Pages that are collected at the same time; further requests get 503 at once.
     max_requests: Annotated[int, Field(ge=1, le=4096)] = 256
     # Targets that are probed at the same time, those that hang included; further ones get 503.
     max_probes: Annotated[int, Field(ge=1, le=4096)] = 256

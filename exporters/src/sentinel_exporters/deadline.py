@@ -12,18 +12,29 @@ from typing import Any
 
 
 class DeadlineReader(io.RawIOBase):
-    """What the client sends, all of which must arrive before the deadline (monotonic)."""
+    """A request, all of which must arrive before the deadline (monotonic).
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
+    Raises OSError when it does not, when it is longer than `max_bytes`, and at its end: who is
+    read from asks for more only while something is missing.
+    """
+
+    def __init__(self, connection: socket.socket, deadline: float, max_bytes: int) -> None:
         self._connection = connection
         self._deadline = deadline
+        self._left = max_bytes
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:  # Any: the base class wants its private Buffer type
         _grant(self._connection, self._deadline)
-        return self._connection.recv_into(buffer)
+        count = self._connection.recv_into(buffer)
+        if count == 0:
+            raise ConnectionError("the request was cut short")
+        self._left -= count
+        if self._left < 0:
+            raise ConnectionError("the request is too long")
+        return count
 
 
 class DeadlineWriter(io.RawIOBase):

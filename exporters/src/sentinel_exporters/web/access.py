@@ -14,7 +14,7 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,12 +55,17 @@ class Access:
         for warning in self._file.warnings:
             log.warning("web configuration of no effect %s", warning)
 
-    def encrypt(self, connection: socket.socket, deadline: float) -> ssl.SSLSocket:
-        """Shake hands before `deadline` (monotonic); raises OSError and ConfigError."""
+    def encrypt(
+        self,
+        connection: socket.socket,
+        deadline: float,
+        go_on_with: Callable[[ssl.SSLSocket], None],
+    ) -> None:
+        """Shake hands, as tls.encrypt does; raises ConfigError besides."""
         file, context = self._look()
         if file.tls is None or context is None:
             raise ConfigError("tls_server_config is gone; start again without it")
-        return encrypt(connection, context, deadline, file.tls.client_allowed_sans)
+        encrypt(connection, context, file.tls.client_allowed_sans, deadline, go_on_with)
 
     def judge(self, authorization: str) -> Verdict:
         """Judge a request by its Authorization header."""

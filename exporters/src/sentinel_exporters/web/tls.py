@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import cast
 
 from ..errors import ConfigError
@@ -58,30 +58,33 @@ def make_context(tls: Tls) -> ssl.SSLContext:
 
 
 def encrypt(
-    connection: socket.socket, context: ssl.SSLContext, deadline: float, allowed: Iterable[str]
-) -> ssl.SSLSocket:
-    """Shake hands, all of it before `deadline` (monotonic), and return the connection anew.
+    connection: socket.socket,
+    context: ssl.SSLContext,
+    allowed: Iterable[str],
+    deadline: float,
+    go_on_with: Callable[[ssl.SSLSocket], None],
+) -> None:
+    """Shake hands, all of it before `deadline` (monotonic).
 
     `allowed` are the subject alternative names of which a client's certificate must carry one;
-    empty: any will do. The old object is of no use any more, save when NotTls is raised. Raises
-    OSError, of which NotAllowed and ssl.SSLError are kinds.
+    empty: any will do. `go_on_with` is called with the object that takes the place of
+    `connection`, which is of no use from then on; it is to be closed by the caller. Raises
+    NotTls before, and otherwise OSError, of which NotAllowed and ssl.SSLError are kinds.
     """
     connection.settimeout(max(0.001, deadline - time.monotonic()))
     first = connection.recv(1, socket.MSG_PEEK)
-    if first not in (b"", _HANDSHAKE):
+    if not first:
+        raise ConnectionError("the client went away")
+    if first != _HANDSHAKE:
         raise NotTls("no TLS")
     connection.settimeout(max(0.001, deadline - time.monotonic()))
     encrypted = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-    try:
-        # The timeout counts for the handshake as a whole, however many pieces it comes in.
-        encrypted.do_handshake()
-        names = set(allowed)
-        if names and names.isdisjoint(_names(encrypted.getpeercert() or {})):
-            raise NotAllowed("the client's certificate has none of client_allowed_sans")
-    except BaseException:
-        encrypted.close()
-        raise
-    return encrypted
+    go_on_with(encrypted)
+    # The timeout counts for the handshake as a whole, however many pieces it comes in.
+    encrypted.do_handshake()
+    names = set(allowed)
+    if names and names.isdisjoint(_names(encrypted.getpeercert() or {})):
+        raise NotAllowed("the client's certificate has none of client_allowed_sans")
 
 
 def _names(certificate: Mapping[str, object]) -> Iterator[str]:

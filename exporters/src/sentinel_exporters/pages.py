@@ -1,0 +1,140 @@
+"""Answer the paths that are served: what to say, in which form. Knows no connection."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from . import __version__
+from .core import Metric, Sample
+from .errors import BadTarget
+from .exposition import accepts_gzip, choose_form
+from .landing import write_page
+from .prober import Prober, TooManyProbes
+from .runner import Runner
+
+log = logging.getLogger(__name__)
+
+BUILD_INFO = Metric(
+    "sentinel_exporter_build_info", "gauge", "Always 1; the exporter's version.", ("version",)
+)
+METRICS = (BUILD_INFO,)
+
+# How long before the scraper gives up the answer is sent, complete or not.
+_SCRAPE_MARGIN_S = 0.5
+_PLAIN = "text/plain; charset=utf-8"
+
+
+class Headers(Protocol):
+    """A request's headers, whose names are the same in upper and in lower case."""
+
+    def get(self, name: str, failobj: str, /) -> str:
+        """Return the header's value, or `failobj` where it is not there."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+    content_type: str = _PLAIN
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def text(cls, status: int, text: str) -> Answer:
+        """Plain text, with a line's end."""
+        return cls(status, f"{text}\n".encode())
+
+
+class Pages:
+    """Everything that is served. Safe to use from several threads."""
+
+    def __init__(self, runner: Runner, prober: Prober, max_requests: int) -> None:
+        """`max_requests` pages are collected at the same time."""
+        self._runner = runner
+        self._prober = prober
+        self._max_requests = max_requests
+        self._free = threading.BoundedSemaphore(max_requests)
+
+    def answer(self, target: str, headers: Headers) -> Answer:
+        """Answer a request for `target`, the path with its query."""
+        try:
+            url = urlsplit(target)
+        except ValueError:  # an address in brackets that is none
+            return Answer.text(400, "not an address")
+        path = url.path.rstrip("/") or "/"
+        name = path.removeprefix("/")
+        if path == "/":
+            return self._landing_page()
+        if path == "/healthz":
+            return Answer.text(200, "ok")
+        if path == "/metrics":
+            return self._collected(lambda: self._metrics(headers))
+        if name in self._prober.names:
+            query = parse_qs(url.query, keep_blank_values=True)
+            return self._collected(lambda: self._probe(name, query, headers))
+        return Answer.text(404, "not found")
+
+    def _collected(self, work: Callable[[], Answer]) -> Answer:
+        if not self._free.acquire(blocking=False):
+            log.warning("request refused reason=busy max_requests=%d", self._max_requests)
+            return Answer(503, b"busy\n", headers={"Retry-After": "5"})
+        try:
+            return work()
+        finally:
+            self._free.release()
+
+    def _landing_page(self) -> Answer:
+        results, probes = self._runner.last_results(), self._prober.names
+        body = write_page(__version__, socket.gethostname(), results, probes)
+        return Answer(200, body, "text/html; charset=utf-8")
+
+    def _metrics(self, headers: Headers) -> Answer:
+        samples = [BUILD_INFO.sample(1, __version__)]
+        for outcome in self._runner.collect(find_limit_s(headers)):
+            samples += [*outcome.own_samples(), *outcome.samples]
+        return _write(samples, headers)
+
+    def _probe(self, name: str, query: Mapping[str, list[str]], headers: Headers) -> Answer:
+        targets, modules = query.get("target", []), query.get("module", ["default"])
+        if len(targets) != 1 or not targets[0]:
+            return Answer.text(400, "exactly one target is required")
+        if len(modules) != 1:
+            return Answer.text(400, "at most one module can be named")
+        try:
+            outcome = self._prober.probe(name, targets[0], modules[0], find_limit_s(headers))
+        except BadTarget as error:
+            return Answer.text(400, str(error))
+        except TooManyProbes as error:
+            return Answer.text(503, str(error))
+        return _write([*outcome.own_samples(), *outcome.samples], headers)
+
+
+def find_limit_s(headers: Headers) -> float:
+    """Return how long a scrape may take.
+
+    Prometheus says how long it waits; an answer that lacks a slow collector is worth more than
+    none.
+    """
+    try:
+        limit_s = float(headers.get("X-Prometheus-Scrape-Timeout-Seconds", ""))
+    except ValueError:
+        return float("inf")
+    return max(limit_s - _SCRAPE_MARGIN_S, limit_s / 2) if limit_s > 0 else float("inf")
+
+
+def _write(samples: list[Sample], headers: Headers) -> Answer:
+    write, content_type = choose_form(headers.get("Accept", ""))
+    body = write(samples)
+    more = {"Vary": "Accept, Accept-Encoding"}
+    if accepts_gzip(headers.get("Accept-Encoding", "")):
+        body = gzip.compress(body, compresslevel=1)
+        more["Content-Encoding"] = "gzip"
+    return Answer(200, body, content_type, more)

@@ -1,0 +1,249 @@
+"""Clients that say nothing, say it slowly, come in crowds or do not read shut nobody out."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from sentinel_exporters.connections import Connections
+from sentinel_exporters.pages import Pages
+from sentinel_exporters.prober import Prober
+from sentinel_exporters.server import Server
+from tests.exporters.toy import VALUE, Source, make_runner
+from tests.lab.wait import wait_for
+
+SCRAPE = b"GET /metrics HTTP/1.0\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.0\r\n\r\n"
+
+
+@dataclass
+class Site:
+    """A server of one toy collector, in this process."""
+
+    server: Server
+    source: Source
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.server.port), timeout=30)
+
+    def ask(self, request: bytes = SCRAPE) -> bytes:
+        """Send a request and return all that comes back."""
+        with self.connect() as connection:
+            connection.sendall(request)
+            return read_all(connection)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(1 << 20):
+            answer += part
+    return answer
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    source = Source("a")
+    server = Server("127.0.0.1:0", Pages(make_runner(source), Prober([], {}, 1), 2))
+    is_over = threading.Event()
+    thread = threading.Thread(target=server.serve_until, args=(is_over.wait,))
+    thread.start()
+    yield Site(server, source)
+    source.gate.set()
+    is_over.set()
+    wake(server, thread)
+
+
+def wake(server: Server, thread: threading.Thread) -> None:
+    """Knock until the thread that accepts has ended: it looks up twice a second by itself."""
+    while thread.is_alive():
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", server.port), timeout=5).close()
+        thread.join(0.01)
+
+
+def is_page(answer: bytes) -> bool:
+    return answer.startswith(b"HTTP/1.0 200 ") and b"toy_value{" in answer
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"G",
+        b"GET /metrics",
+        b"GET /metrics\r\n",
+        b"GET /metrics HTTP/1.1\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: a\r\nX",
+        b"\r\n",
+        b"\x00" * 100,
+    ],
+)
+def test_a_request_that_is_cut_short_is_not_answered_with_a_page(
+    site: Site, part: bytes
+) -> None:
+    with site.connect() as connection:
+        connection.sendall(part)
+        connection.shutdown(socket.SHUT_WR)
+        assert not is_page(read_all(connection))
+    assert site.source.reads == 0
+    assert is_page(site.ask())
+
+
+def test_more_clients_than_are_waited_for_shut_nobody_out(site: Site) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Both ends of each connection are here.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    try:
+        with contextlib.ExitStack() as held:
+            silent = [held.enter_context(site.connect()) for _ in range(1000)]
+            for number, connection in enumerate(silent):
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"GET /metrics HTTP/1.1\r\nX: "[: number % 25])
+            wait_for("a page in spite of them", lambda: is_page(site.ask()))
+            threads = [one for one in threading.enumerate() if one.name == "http"]
+            assert len(threads) <= 512
+            # It is the first of them that had to go, and those that came late that had no room.
+            assert read_all(silent[0]) == b""
+            assert read_all(silent[-1]).startswith(b"HTTP/1.0 503 ")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wait_for(
+        "their threads to end", lambda: "http" not in {t.name for t in threading.enumerate()}
+    )
+
+
+def test_pages_that_are_collected_are_bounded_and_healthz_is_not(site: Site) -> None:
+    site.source.gate.clear()
+    with contextlib.ExitStack() as held:
+        scrapes = [held.enter_context(site.connect()) for _ in range(2)]
+        for connection in scrapes:
+            connection.sendall(SCRAPE)
+        wait_for("both places to be taken", lambda: site.ask().startswith(b"HTTP/1.0 503 "))
+        assert b"Retry-After: 5\r\n" in site.ask()
+        assert site.ask(HEALTH).startswith(b"HTTP/1.0 200 ")
+        site.source.gate.set()
+        assert all(is_page(read_all(connection)) for connection in scrapes)
+    assert is_page(site.ask())
+
+
+def test_a_client_that_does_not_read_holds_up_no_other(site: Site) -> None:
+    # More than the buffers on both sides take.
+    site.source.samples = tuple(
+        VALUE.sample(number, f"{number:05d}" + "x" * 2000) for number in range(9000)
+    )
+    with contextlib.ExitStack() as held:
+        for _ in range(5):
+            deaf = held.enter_context(socket.socket())
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", site.server.port))
+            deaf.sendall(SCRAPE)
+        wait_for("a page in spite of them", lambda: is_page(site.ask()))
+
+
+def test_a_request_of_any_size_is_not_read(site: Site) -> None:
+    with site.connect() as connection, contextlib.suppress(OSError):
+        connection.sendall(
+            b"GET /metrics HTTP/1.1\r\n" + (b"X: " + b"y" * 60_000 + b"\r\n") * 99
+        )
+        assert read_all(connection) == b""
+    assert site.source.reads == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(b"/metrics", b"200"), (b"/healthz", b"200"), (b"/", b"200"), (b"/none", b"404")],
+)
+def test_head_is_get_without_the_body(site: Site, path: bytes, status: bytes) -> None:
+    whole = site.ask(b"GET " + path + b" HTTP/1.0\r\n\r\n")
+    head = site.ask(b"HEAD " + path + b" HTTP/1.0\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 " + status + b" ")
+    assert head.endswith(b"\r\n\r\n")
+    names = [line.partition(b":")[0] for line in whole.partition(b"\r\n\r\n")[0].splitlines()]
+    assert [line.partition(b":")[0] for line in head.splitlines()[:-1]] == names
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics/../metrics",
+        "/METRICS",
+        "/metrics%2f",
+        "http://x/metrics2",
+        "http://[/metrics",
+        "*",
+        "/" + "a" * 60_000,
+    ],
+)
+def test_a_path_that_is_not_served_is_an_error_of_the_client(site: Site, path: str) -> None:
+    answer = site.ask(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.0 4")
+    assert site.source.reads == 0
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair()
+
+
+def test_the_client_that_was_waited_for_longest_makes_room() -> None:
+    connections = Connections(max_waiting=2, patience_s=0)
+    pairs = [pair() for _ in range(4)]
+    ours, theirs = [one for one, _ in pairs], [other for _, other in pairs]
+    try:
+        assert all(connections.admit(one) for one in ours[:2])
+        with connections.working(ours[0]):
+            # One that is being answered is nobody that we wait for.
+            assert connections.admit(ours[2])
+            assert connections.admit(ours[3])
+        theirs[1].settimeout(30)
+        assert theirs[1].recv(1) == b""
+        for other in (theirs[0], theirs[2], theirs[3]):
+            other.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                other.recv(1)
+    finally:
+        for one in (*ours, *theirs):
+            one.close()
+
+
+def test_a_client_has_some_time_whoever_comes() -> None:
+    connections = Connections(max_waiting=1, patience_s=3600)
+    with contextlib.ExitStack() as held:
+        first, second = (held.enter_context(one) for one in pair())
+        assert connections.admit(first)
+        assert not connections.admit(second)
+        connections.leave(first)
+        assert connections.admit(second)
+
+
+def test_one_that_is_dropped_counts_until_its_thread_has_ended() -> None:
+    connections = Connections(max_waiting=1, patience_s=0)
+    with contextlib.ExitStack() as held:
+        one, two = (held.enter_context(end) for end in pair())
+        three, four = (held.enter_context(end) for end in pair())
+        assert connections.admit(one)
+        assert connections.admit(two)
+        assert not connections.admit(three)
+        connections.leave(one)
+        assert connections.admit(four)
+
+
+def test_the_end_waits_for_answers_and_not_for_clients() -> None:
+    connections = Connections(max_waiting=2, patience_s=0)
+    with contextlib.ExitStack() as held:
+        silent, asking = (held.enter_context(end) for end in pair())
+        assert connections.admit(silent)
+        assert connections.admit(asking)
+        assert connections.wait_until_answered(0)
+        with connections.working(asking):
+            assert not connections.wait_until_answered(0.01)
+        # Until the client has taken it.
+        assert not connections.wait_until_answered(0.01)
+        connections.leave(asking)
+        assert connections.wait_until_answered(0)
