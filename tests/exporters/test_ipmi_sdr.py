@@ -12,10 +12,10 @@ import pytest
 
 from sentinel_exporters.ipmi.readings import Reading, decode_reading, read_sensors
 from sentinel_exporters.ipmi.sdr import RecordCache, read_records
-from sentinel_exporters.ipmi.session import Credentials, Session
+from sentinel_exporters.ipmi.session import Credentials, Privilege, Session
 from sentinel_exporters.ipmi.target import Address
 from sentinel_exporters.ipmi_samples import sample_reading
-from tests.exporters.bmc import PASSWORD, USER, Bmc, Sensor
+from tests.exporters.bmc import PASSWORD, USER, Bmc, Command, Sensor
 from tests.exporters.ipmi_peers import ipmimonitoring, ipmitool_sensors
 
 CELSIUS, VOLTS, AMPERES, WATTS, COULOMBS, RPM, HOURS, REVOLUTIONS = 1, 4, 5, 6, 8, 18, 24, 41
@@ -81,9 +81,10 @@ def running(folder: Path, sensors: Sequence[Sensor], port: int = 0) -> Iterator[
 
 
 @contextlib.contextmanager
-def session_with(bmc: Bmc) -> Iterator[Session]:
+def session_with(bmc: Bmc, privilege: Privilege = Privilege.USER) -> Iterator[Session]:
     address = Address(ip_address(bmc.host), bmc.port)
-    session = Session(address, Credentials(USER, PASSWORD), time.monotonic() + 20)
+    credentials = Credentials(USER, PASSWORD, privilege)
+    session = Session(address, credentials, time.monotonic() + 20)
     try:
         yield session
     finally:
@@ -202,6 +203,43 @@ def test_the_cube_root_of_a_negative_number_is_negative(tmp_path: Path) -> None:
     (reading,) = read(tmp_path, sensor)
 
     assert reading.value == -3
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_known"),
+    [
+        # Next reading, M 5, B 100, exponents of result -1 and of B 0.
+        (bytes.fromhex("00 0a 05 00 64 00 00 f0"), True),
+        (b"\xcb", False),
+        (b"\x00\x0a", False),
+        (b"\x00", False),
+    ],
+)
+def test_a_non_linear_sensor_is_read_by_the_factors_of_its_reading(
+    tmp_path: Path, answer: bytes, is_known: bool
+) -> None:
+    sensors = [
+        Sensor("plain", 1, raw=9, unit=CELSIUS, linearization=NON_LINEAR),
+        Sensor(
+            "below 0", 1, raw=0xFB, unit=CELSIUS, unit_flags=TWOS_COMPLEMENT,
+            linearization=NON_LINEAR + 1,
+        ),
+        Sensor("linear", 1, raw=9, unit=CELSIUS),
+    ]  # fmt: skip
+    bmc = Bmc(tmp_path, sensors, answers={Command(0x04, 0x23): answer}).start()
+    try:
+        with session_with(bmc, Privilege.ADMIN) as session:
+            ours = {
+                one.record.name: one.value
+                for one in read_sensors(session, read_records(session))
+            }
+        ipmitool = ipmitool_sensors(bmc) if is_known else {}
+    finally:
+        bmc.stop()
+
+    assert ours["linear"] == 9
+    assert (ours["plain"], ours["below 0"]) == ((14.5, 7.5) if is_known else (None, None))
+    assert not is_known or {name: ours[name] for name in ipmitool} == ipmitool
 
 
 def test_records_are_read_once_while_the_repository_stays(tmp_path: Path) -> None:

@@ -164,6 +164,8 @@ def _ask_system_info(session: Session, parameter: int) -> str | None:
 
 def parse_system_info(blocks: bytes) -> str | None:
     """Decode the blocks of a text parameter, put together; None for an empty text."""
+    if len(blocks) < 2:
+        return None
     encoding, length = blocks[0] & 0x0F, blocks[1]
     codec = {0: "latin-1", 1: "utf-8", 2: "utf-16-le"}.get(encoding, "latin-1")
     text = blocks[2 : 2 + length].decode(codec, "replace").partition("\0")[0].strip()

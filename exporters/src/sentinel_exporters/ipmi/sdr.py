@@ -20,6 +20,7 @@ from pyghmi.ipmi import sdr as pyghmi_sdr
 from pyghmi.ipmi.private import constants
 
 from .commands import read_device
+from .errors import CompletionError
 from .repository import read_repository
 from .session import Session
 from .target import Address
@@ -84,7 +85,15 @@ class SensorRecord:
         else:
             number = raw
         try:
-            value = entry.decode_value(session, number)
+            if session is None or self.is_linear:
+                value = entry.decode_value(None, number)
+            else:
+                # Get Sensor Reading Factors (35.5) wants the reading as it came.
+                factors = session.request(0x04, 0x23, bytes([self.number, raw]), self.lun)
+                entry.decode_formula(factors[1:])
+                value = float((number * entry.m + entry.b) * 10**entry.resultexponent)
+        except CompletionError:
+            return None
         except (ValueError, ArithmeticError, NotImplementedError, LookupError):
             return None  # a logarithm of nothing, a division by zero, no factors
         if isinstance(value, complex) and entry.linearization == _CUBE_ROOT:
