@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import get_args, get_origin
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 import sentinel_exporters
 from sentinel_exporters import outcome, pages
@@ -20,22 +19,12 @@ from sentinel_exporters.catalog import (
     find_collectors,
     load_collector,
 )
-from sentinel_exporters.compat.dcgm import DCGM
-from sentinel_exporters.compat.npu_exporter import NPU_EXPORTER
-from sentinel_exporters.config import Config
-from sentinel_exporters.core import CollectorSettings, Compat, Metric, MetricType
+from sentinel_exporters.core import Compat, Metric, MetricType
 from sentinel_exporters.errors import ContractError
-from sentinel_exporters.web.config_file import Http, Tls, WebFile
 from tests.exporters.running import REPOSITORY, run_exporter, serving, values
 
 README = REPOSITORY / "exporters" / "README.md"
 SHIPPED = sorted(find_collectors())
-
-
-def section(document: Path, heading: str) -> str:
-    """Return the part of a Markdown file under `## heading`."""
-    parts = re.split(r"(?m)^## ", document.read_text(encoding="utf-8"))
-    return next(part for part in parts if part.startswith(heading + "\n"))
 
 
 def readme_collector() -> str:
@@ -84,46 +73,6 @@ def test_a_unit_is_a_base_unit_and_in_the_name() -> None:
                     "seconds", "bytes", "celsius", "watts", "joules", "hertz", "ratio",
                     "volts", "amperes",
                 }  # fmt: skip
-
-
-def test_every_metric_is_described_where_users_look() -> None:
-    text = section(REPOSITORY / "docs" / "metrics.md", "Exporters")
-    rows = {row[0]: row[1] for row in re.findall(r"(?m)^\| `(\w+)(?:\{([\w,…]*)\})?`", text)}
-    metrics = [*outcome.METRICS, *pages.METRICS]
-    metrics += [metric for one in find_collectors().values() for metric in one.families]
-    expected = {metric.name: ",".join(metric.labels) for metric in metrics}
-    # The labels that many of a peer's families have are said once, above their table.
-    peers = [metric for peer in (DCGM, NPU_EXPORTER) for metric in peer.metrics]
-    short = [metric for metric in peers if rows.get(metric.name) == "…"]
-    assert rows == {**expected, **{metric.name: "…" for metric in short}}
-    assert all(f"`{label}`" in text for metric in short for label in metric.labels)
-
-
-def setting_names(prefix: str, model: type[BaseModel]) -> Iterator[str]:
-    """Yield the names; of a table of tables `modules.<name>.user`, of a list `events.name`."""
-    for name, info in model.model_fields.items():
-        tables = [one for one in get_args(info.annotation) if isinstance(one, type)]
-        tables = [one for one in tables if issubclass(one, BaseModel)]
-        if tables and get_origin(info.annotation) is tuple:
-            yield from setting_names(f"{prefix}{name}.", tables[0])
-        elif tables:
-            yield from setting_names(f"{prefix}{name}.<name>.", tables[0])
-        else:
-            yield prefix + name
-
-
-def test_every_setting_is_described_where_users_look() -> None:
-    text = section(REPOSITORY / "docs" / "config.md", "Exporters")
-    common = set(CollectorSettings.model_fields)
-    known = {*setting_names("", Config), *(f"<collector>.{name}" for name in common)}
-    for collector in find_collectors().values():
-        known |= set(setting_names(f"{collector.name}.", collector.settings))
-        known -= {f"{collector.name}.{name}" for name in common}
-    settings, _, web = text.partition("\n### TLS and users\n")
-    assert set(re.findall(r"(?m)^\| `([\w.<>]+)`", settings)) == known
-    for section_of_web in (WebFile, Tls, Http):
-        for name, info in section_of_web.model_fields.items():
-            assert f"`{info.alias or name}`" in web
 
 
 def test_the_readmes_collector_works_by_being_there(site: Path, tmp_path: Path) -> None:
