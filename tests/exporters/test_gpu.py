@@ -19,10 +19,12 @@ from tests.exporters.nvml_driver import (
     unavailable,
 )
 from tests.exporters.running import (
+    Exporter,
     Series,
     label_sets,
     parse_series,
     run_exporter,
+    serving,
     values,
 )
 from tests.lab.wait import wait_for
@@ -270,6 +272,30 @@ def test_what_a_gpu_is_is_asked_once_until_the_driver_starts_anew(machine: Machi
     assert (found["pcie_link_width"], found["pcie_link_width_max"]) == (4, 16)
     found = of(machine.restart({**FULL, "pcie_width_max": "4"}), FULL["uuid"])
     assert found["pcie_link_width_max"] == 4
+
+
+def test_what_is_costly_and_changes_seldom_is_not_asked_at_each_read(
+    machine: Machine, driver: Driver, tmp_path: Path
+) -> None:
+    later = {**FULL, "retired.0": "5", "nvlink.2.errors.0": "7", "ecc_corrected": "13"}
+    names = ("retired_pages_total.single_bit", "nvlink_errors_total.replay")
+
+    def change(exporter: Exporter, driver: Driver) -> list[float]:
+        driver.set(later)
+        found = of(exporter.series(), FULL["uuid"])
+        # The totals by which alerts go are always asked.
+        assert found["ecc_errors_total.corrected"] == 13
+        return [found[name] for name in names]
+
+    machine.restart(FULL)
+    assert change(machine.exporter, machine.driver) == [4, 1]
+    found = of(machine.restart(later), FULL["uuid"])
+    assert [found[name] for name in names] == [5, 8]
+    driver.set(FULL)
+    env = driver.settings(seldom_s="0")
+    with serving(tmp_path / "log", "--collectors", "gpu", env=env) as exporter:
+        exporter.series()
+        assert change(exporter, driver) == [5, 8]
 
 
 @pytest.mark.skipif(is_installed(), reason="this machine has NVIDIA's driver")

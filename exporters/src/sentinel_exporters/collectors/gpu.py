@@ -22,6 +22,7 @@ from ..gpu.device import read_gpu
 from ..gpu.facts import FactsCache
 from ..gpu.memory import read_memory
 from ..gpu.reading import Facts, Gpu, Reading
+from ..gpu.seldom import Seldom
 from ..gpu.xids import XidWatch
 from ..nvml import DeviceError, NoReading, Nvml, is_installed
 from ..owners import find_names, find_owners
@@ -39,6 +40,8 @@ class Settings(CollectorSettings):
     xids: bool = True
     # Whether the chip's own activity counters are read.
     activity: bool = True
+    # How long an answer stands that is costly and changes seldom; 0: ask at each read.
+    seldom_s: Annotated[float, Field(ge=0, le=3600)] = 60.0
     # Where the kernel's driver lists the cards.
     kernel_list: Path = Path("/proc/driver/nvidia/gpus")
 
@@ -47,6 +50,7 @@ _nvml = Nvml()
 _facts = FactsCache()
 _xids = XidWatch(_nvml)
 _meters = ActivityMeters()
+_seldom = Seldom()
 _nvml.before_close.append(_meters.release)
 
 
@@ -64,7 +68,11 @@ def read(settings: Settings) -> Reading:
     meters = _meters if settings.activity else None
     with _nvml.session(settings.kernel_list):
         driver_version, cuda_version = _read_versions()
-        gpus = [read_gpu(device, facts, meters) for device, facts in _identify_all(problems)]
+        _seldom.begin(_nvml.generation, settings.seldom_s)
+        gpus = [
+            read_gpu(device, facts, meters, _seldom)
+            for device, facts in _identify_all(problems)
+        ]
         _meters.keep(_uuids_in_use(gpus))
         if settings.xids:
             _xids.leave_out(frozenset(gpu.facts.uuid for gpu in gpus if gpu.is_lost))

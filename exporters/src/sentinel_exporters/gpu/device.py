@@ -23,6 +23,7 @@ from .memory import (
 )
 from .processes import read_processes
 from .reading import Facts, Gpu, Pcie
+from .seldom import Seldom
 
 # Why the clocks are where they are, by nvmlClocksEventReasons' bits.
 THROTTLE_REASONS: Mapping[str, int] = {
@@ -57,7 +58,9 @@ _FIELDS = {
 }
 
 
-def read_gpu(device: Device, facts: Facts, meters: ActivityMeters | None) -> Gpu:
+def read_gpu(
+    device: Device, facts: Facts, meters: ActivityMeters | None, seldom: Seldom
+) -> Gpu:
     """Return all that the GPU tells now; without `meters` nothing of its parts' activity."""
     if device.is_lost or device.handle is None:
         return Gpu(facts, is_lost=True)
@@ -109,10 +112,10 @@ def read_gpu(device: Device, facts: Facts, meters: ActivityMeters | None) -> Gpu
         compute_mode=device.ask("compute_mode", pynvml.nvmlDeviceGetComputeMode),
         fabric_state=_read_fabric_state(device),
         recovery_action=fields["recovery_action"],
-        ecc=read_ecc(device),
+        ecc=read_ecc(device, facts.uuid, seldom),
         remapped_rows=read_remapped_rows(device),
-        row_remap_banks=read_row_remap_banks(device),
-        retired_pages=read_retired_pages(device),
+        row_remap_banks=seldom.ask(device, facts.uuid, "banks", read_row_remap_banks),
+        retired_pages=seldom.ask(device, facts.uuid, "pages", read_retired_pages),
         pcie=Pcie(
             replays=device.ask("pcie_replays_total", pynvml.nvmlDeviceGetPcieReplayCounter),
             generation=device.ask(
@@ -120,7 +123,7 @@ def read_gpu(device: Device, facts: Facts, meters: ActivityMeters | None) -> Gpu
             ),
             width=device.ask("pcie_link_width", pynvml.nvmlDeviceGetCurrPcieLinkWidth),
         ),
-        nvlinks=read_links(device, facts.nvlink_count),
+        nvlinks=read_links(device, facts, seldom),
         mig=mig,
         processes=with_instances(read_processes(device), instances),
     )

@@ -7,7 +7,8 @@ from collections import Counter
 import pynvml
 
 from .asking import Device
-from .reading import NvLinks
+from .reading import Facts, NvLinks
+from .seldom import Seldom
 
 _ERRORS = {
     "crc_flit": pynvml.NVML_NVLINK_ERROR_DL_CRC_FLIT,
@@ -33,17 +34,19 @@ _BYTES_FIELDS = [
 ]
 
 
-def read_links(device: Device, count: int) -> NvLinks:
-    """Return what the `count` links of the GPU tell."""
-    if not count:
-        return NvLinks()
+def read_links(device: Device, facts: Facts, seldom: Seldom) -> NvLinks:
+    """Return what the links of the GPU tell; their errors are asked seldom."""
     is_up: dict[int, bool] = {}
-    for link in range(count):
+    for link in range(facts.nvlink_count):
         state = device.ask("nvlink_up", pynvml.nvmlDeviceGetNvLinkState, link)
         if state is not None:
             is_up[link] = state == pynvml.NVML_FEATURE_ENABLED
     up = [link for link in is_up if is_up[link]]
-    by_link = _read_errors(device, up)
+    if not is_up:
+        return NvLinks()
+    by_link = seldom.ask(
+        device, facts.uuid, f"errors of links {up}", lambda part: _read_errors(part, up)
+    )
     errors: Counter[str] = Counter()
     for found in by_link.values():
         errors.update(found)

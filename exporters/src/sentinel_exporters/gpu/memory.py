@@ -8,6 +8,7 @@ import pynvml
 
 from .asking import Device
 from .reading import Ecc, Memory, RemappedRows, RetiredPages
+from .seldom import Seldom
 
 _ECC_TYPES = {
     "corrected": pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED,
@@ -40,7 +41,7 @@ def read_memory(device: Device) -> Memory | None:
     return Memory(memory.total, memory.used, memory.free, getattr(memory, "reserved", None))
 
 
-def read_ecc(device: Device) -> Ecc:
+def read_ecc(device: Device, uuid: str, seldom: Seldom) -> Ecc:
     """Return the counts of memory errors; where errors are not corrected there are none."""
     mode = device.ask("ecc_enabled", pynvml.nvmlDeviceGetEccMode)
     return Ecc(
@@ -48,7 +49,9 @@ def read_ecc(device: Device) -> Ecc:
         is_pending=bool(mode[1]) if mode else None,
         volatile=_read_totals(device, "ecc_errors_volatile_total", "volatile"),
         aggregate=_read_totals(device, "ecc_errors_total", "aggregate"),
-        located=_read_located(device) if mode and mode[0] else {},
+        located=seldom.ask(device, uuid, "located errors", _read_located)
+        if mode and mode[0]
+        else {},
     )
 
 
