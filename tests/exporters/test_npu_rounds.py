@@ -257,28 +257,28 @@ def test_what_one_read_has_no_time_for_is_asked_in_the_next() -> None:
     interview, all_of_them = Interview(ask), [make_question(number) for number in range(8)]
     reads = 0
     while len(asked) < 8:
-        interview.put(all_of_them, time.monotonic() + 0.05)
+        interview.put(all_of_them, time.monotonic() + 0.05, 0.01)
         reads += 1
     assert asked == list(range(8))
     assert reads > 1
 
 
-def test_no_question_is_put_after_the_end_of_the_time() -> None:
+def test_no_question_is_put_without_the_time_for_its_answer() -> None:
     def ask(question: Question, timeout_s: float) -> str:
         raise AssertionError(f"{question} {timeout_s}")
 
-    Interview(ask).put([make_question(0)], time.monotonic())
+    Interview(ask).put([make_question(0)], time.monotonic() + 3, 3.5)
 
 
 def test_an_answer_that_could_not_be_renewed_in_time_is_dropped_and_told() -> None:
     interview = Interview(lambda _question, _timeout_s: "", grace_s=0)
     (chip,) = Table([Row("4", "0")]).chips()
     question = make_question(4, every_s=0.02)
-    interview.put([question], time.monotonic() + 1)
+    interview.put([question], time.monotonic() + 1, 0)
     assert interview.details([question], [chip]) == {(4, 0): Details(aicores=7)}
     assert interview.problems([question]) == []
     time.sleep(0.07)
-    interview.put([question], time.monotonic())  # there is no time for it
+    interview.put([question], time.monotonic(), 1)  # there is no time for it
     assert interview.details([question], [chip]) == {}
     (problem,) = interview.problems([question])
     assert problem.startswith("volt: card 4: the last answer is too old")

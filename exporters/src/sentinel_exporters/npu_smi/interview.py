@@ -20,8 +20,6 @@ from .values import Damaged
 
 Place = tuple[int, int]
 
-# A card that does not answer must not take the others' time.
-_LONGEST_ANSWER_S = 3.0
 # How many of its intervals an answer may be old, when the others take so long; and how much
 # more, as reads may be farther apart than a short interval.
 _STALE_INTERVALS = 3.0
@@ -57,20 +55,23 @@ class Interview:
         self._answers.clear()
         self._networked.clear()
 
-    def put(self, questions: Sequence[Question], deadline: float) -> None:
-        """Ask what is due, until `deadline` (monotonic)."""
+    def put(self, questions: Sequence[Question], deadline: float, answer_s: float) -> None:
+        """Ask what is due, while an answer that takes `answer_s` is there by `deadline`.
+
+        `deadline` is monotonic. A question is not put with less time than the others have, or
+        it would be taken for one that is not answered.
+        """
         keys = {question.key for question in questions}
         self._answers = {key: one for key, one in self._answers.items() if key in keys}
         silent: set[int] = set()
         for question in sorted(questions, key=self._asked_at):
             now = time.monotonic()
-            if now >= deadline:
+            if now + answer_s > deadline:
                 break
             if question.npu_id in silent or not self._is_due(question, now):
                 continue
-            timeout_s = min(deadline - now, _LONGEST_ANSWER_S)
-            answer = self._answers[question.key] = self._hear(question, now, timeout_s)
-            if answer.is_silent:
+            answer = self._answers[question.key] = self._hear(question, now, answer_s)
+            if answer.is_silent:  # the others' time is not for a card that does not answer
                 silent.add(question.npu_id)
 
     def details(

@@ -20,8 +20,9 @@ from .interview import Interview, Place
 from .mapping import parse_mapping
 from .questions import NETWORK, STATIC_S, Question, list_questions
 
-# The share of the time limit until whose end cards may be asked; the rest is for the reader.
-_ASKING = 0.8
+# Shares of the time limit: until when cards are asked, and how long one answer may take.
+_ASKING = 0.9
+_ANSWER = 1 / 3
 
 
 class NpuSmi:
@@ -103,7 +104,7 @@ class NpuSmi:
             detail_interval_s=self._detail_interval_s,
             has_network_tool=bool(self._hccn_tool) and is_installed(self._hccn_tool),
         )
-        self._interview.put(questions, deadline)
+        self._interview.put(questions, deadline, _ANSWER * self._timeout_s)
         self._details = self._interview.details(questions, info.chips)
         problems = self._interview.problems(questions)
         return [f"npu-smi {info.tool_version}: {problem}" for problem in problems]
