@@ -21,7 +21,7 @@ from sentinel_exporters.catalog import (
 )
 from sentinel_exporters.core import Compat, Metric, MetricType
 from sentinel_exporters.errors import ContractError
-from tests.exporters.running import REPOSITORY, run_exporter, serving, values
+from tests.exporters.running import REPOSITORY, serving, values
 
 README = REPOSITORY / "exporters" / "README.md"
 SHIPPED = sorted(find_collectors())
@@ -73,31 +73,6 @@ def test_a_unit_is_a_base_unit_and_in_the_name() -> None:
                     "seconds", "bytes", "celsius", "watts", "joules", "hertz", "ratio",
                     "volts", "amperes",
                 }  # fmt: skip
-
-
-def test_the_readmes_collector_works_by_being_there(site: Path, tmp_path: Path) -> None:
-    (site / "toy.py").write_text(readme_collector())
-    path = str(site.parent.parent)
-    with serving(tmp_path / "log", "--collectors", "toy", python_path=path) as exporter:
-        series = exporter.series()
-    assert values(series, "sentinel_collector_success", "collector") == {"toy": 1}
-    assert values(series, "toy_open_files")[""] > 0
-
-
-def test_the_readmes_collector_has_its_section_of_the_configuration(
-    site: Path, tmp_path: Path
-) -> None:
-    (site / "toy.py").write_text(readme_collector())
-    (tmp_path / "numbers").write_text("7 0 99\n")
-    (tmp_path / "config.toml").write_text(
-        f'collectors = "toy"\n[toy]\npath = "{tmp_path}/numbers"\n'
-    )
-    done = run_exporter(
-        "check", "--config", str(tmp_path / "config.toml"),
-        env={"PYTHONPATH": str(site.parent.parent)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "toy_open_files 7.0" in done.stdout
 
 
 def test_a_slow_or_broken_collector_neither_delays_nor_hides_the_others(
