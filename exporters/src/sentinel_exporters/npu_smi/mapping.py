@@ -20,10 +20,10 @@ def parse_mapping(text: str) -> dict[tuple[int, int], int] | None:
     lines = [_COLUMNS.split(line.strip()) for line in text.splitlines() if line.strip()]
     start = next((at for at, line in enumerate(lines) if line[0] == "NPU ID"), None)
     if start is None:
-        raise NpuSmiError(f"npu-smi info -m: {explain(text)}")
+        raise NpuSmiError(f"info -m: {explain(text)}")
     header = lines[start]
     if "Chip Name" not in header:
-        raise NpuSmiError(f"npu-smi info -m: its header is not known: {' '.join(header)[:120]}")
+        raise NpuSmiError(f"info -m: its header is not known: {' '.join(header)[:120]}")
     if "Chip ID" not in header or "Chip Logic ID" not in header:
         return None
     npu, chip = header.index("NPU ID"), header.index("Chip ID")
@@ -35,9 +35,9 @@ def parse_mapping(text: str) -> dict[tuple[int, int], int] | None:
         if len(line) != len(header) or not all(
             _WHOLE.fullmatch(line[column]) for column in (npu, chip, logic)
         ):
-            raise NpuSmiError(f"npu-smi info -m: a row is not known: {' '.join(line)[:120]}")
+            raise NpuSmiError(f"info -m: a row is not known: {' '.join(line)[:120]}")
         place, logic_id = (int(line[npu]), int(line[chip])), int(line[logic])
         if place in ids or logic_id in ids.values():
-            raise NpuSmiError(f"npu-smi info -m: there twice: {' '.join(line)[:120]}")
+            raise NpuSmiError(f"info -m: there twice: {' '.join(line)[:120]}")
         ids[place] = logic_id
     return ids

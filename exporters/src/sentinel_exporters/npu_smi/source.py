@@ -53,9 +53,12 @@ class NpuSmi:
         started = time.monotonic()
         info = parse_info(self._run("info", timeout_s=self._timeout_s))
         self._forget_other_machine(info)
-        problems = [*info.problems, *self._read_mapping(started + self._timeout_s)]
+        problems = [
+            f"npu-smi {info.tool_version}: {problem}"
+            for problem in self._read_mapping(started + self._timeout_s)
+        ]
         named, naming_problems = name_chips(info.chips, self._mapping)
-        problems += naming_problems
+        problems = [*info.problems, *problems, *naming_problems]
         self._logic_ids = {(one.chip.npu_id, one.chip.chip_id): one.logic_id for one in named}
         if with_details and self._detail_interval_s > 0:
             problems += self._read_details(info, started + _ASKING * self._timeout_s)
