@@ -61,6 +61,9 @@ class Finding:
     def agrees(self) -> bool:
         """Whether theirs lies between ours, or nobody has a reading."""
         known = [value for value in self.ours if value is not None]
+        if not known and self.row.family == "throttle_reason":
+            # Ours has only the reasons that the GPU can report; nvidia-smi may list them all.
+            return not self.theirs
         if self.theirs is None or not known:
             return self.theirs is None and len(known) < 2
         slack = self.row.tolerance + self.row.share * abs(self.theirs) + 1e-6
