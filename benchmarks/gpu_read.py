@@ -3,8 +3,8 @@
     script/bench gpu_read                 8 GPUs of a stand-in that answers at once
     script/bench gpu_read --driver        the GPUs of this machine
 
-With the stand-in the time is the collector's own, the binding's, and that of the stand-in, which
-looks at its file at each call; with a driver it is the driver's, mostly. Changes nothing.
+With the stand-in the time is the collector's own, the binding's, and that of the stand-in,
+which looks at its file at each call; with a driver it is the driver's, mostly. Changes nothing.
 
 Exit status 1: a read of the stand-in's 8 GPUs takes longer than it may; 2: nothing to read.
 """
