@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -358,6 +359,33 @@ def test_who_is_slow_to_shake_hands_delays_nobody(site: Site) -> None:
             slow.sendall(greeting)
         for _ in range(3):
             assert ask(port, trusting(site.servers))[0] == 200
+
+
+@pytest.mark.parametrize("pause_s", [0.02, 3600])
+def test_a_handshake_has_so_much_time_in_all(site: Site, pause_s: float) -> None:
+    site.configure()
+    access = Access(site.file)
+    ours, theirs = socket.socketpair()
+    is_over = threading.Event()
+
+    def send_slowly() -> None:
+        # The head of a record of 16 KiB, and then byte by byte: it would never end.
+        with contextlib.suppress(OSError):
+            theirs.sendall(b"\x16\x03\x01\x40\x00\x01")
+            while not is_over.wait(pause_s):
+                theirs.sendall(b"x")
+
+    sender = threading.Thread(target=send_slowly)
+    sender.start()
+    encrypted: list[ssl.SSLSocket] = []
+    try:
+        with pytest.raises(TimeoutError):
+            access.encrypt(ours, time.monotonic() + 0.3, encrypted.append)
+    finally:
+        is_over.set()
+        sender.join(30)
+        for one in (*encrypted, theirs):
+            one.close()
 
 
 def test_who_goes_away_in_the_middle_leaves_nothing_behind(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import bcrypt
@@ -9,7 +10,8 @@ import pytest
 
 from sentinel_exporters.errors import ConfigError
 from sentinel_exporters.web.config_file import parse_web_file
-from sentinel_exporters.web.passwords import Passwords
+from sentinel_exporters.web.passwords import Passwords, PasswordsBusy
+from tests.lab.wait import wait_for
 
 # The password is "secret"; at the least cost, for speed.
 HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
@@ -144,6 +146,36 @@ def test_a_password_of_more_than_bcrypt_reads_is_as_good_as_its_beginning() -> N
     long = b"x" * 100
     users = {"alice": bcrypt.hashpw(long[:72], bcrypt.gensalt(4)).decode()}
     assert Passwords().is_good(users, "alice", long, 30)
+
+
+def test_one_password_is_checked_at_a_time_and_nobody_waits_for_ever() -> None:
+    passwords = Passwords()
+    costly = {"alice": bcrypt.hashpw(b"secret", bcrypt.gensalt(11)).decode()}
+    is_over = threading.Event()
+
+    def guess() -> None:
+        while not is_over.is_set():
+            passwords.is_good(costly, "alice", b"guess", 30)
+
+    guesser = threading.Thread(target=guess)
+    guesser.start()
+
+    def is_busy() -> bool:
+        try:
+            passwords.is_good(costly, "bob", b"secret", 0)
+        except PasswordsBusy:
+            return True
+        return False
+
+    try:
+        wait_for("a guess to be checked", is_busy)
+        # Who waits has a turn.
+        assert passwords.is_good(costly, "alice", b"secret", 30)
+        # And who was good before needs none.
+        assert all(passwords.is_good(costly, "alice", b"secret", 0) for _ in range(50))
+    finally:
+        is_over.set()
+        guesser.join(30)
 
 
 @pytest.mark.parametrize("cost", [4, 6])
