@@ -114,7 +114,7 @@ def test_the_watchdog_reads_as_ipmitool_reads_it(exporter: Exporter, bmc: Bmc) -
     assert values(running, prefix + "current_countdown_seconds") == {"": 998.7}
     for line in (
         "Timer Use:     SMS/OS (0xc4)", "Timer Is:      Started", "Timer Logging: Off",
-        "Timer Action:  Power Cycle (0x03)", "interrupt:  NMI", "interval:   30 seconds",
+        "Timer Action:  Power Cycle (0x23)", "interrupt:  NMI", "interval:   30 seconds",
         "Initial Countdown:      1000.5 sec", "Present Countdown:      998.7 sec",
     ):  # fmt: skip
         assert line in shown
