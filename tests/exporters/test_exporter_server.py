@@ -170,6 +170,36 @@ def test_the_page_comes_before_prometheus_gives_up(tmp_path: Path) -> None:
         )
 
 
+def test_while_a_tool_takes_its_time_a_scrape_gets_what_it_said_before(tmp_path: Path) -> None:
+    env = {"SENTINEL_EXPORTER_NPU__COMMAND": str(gated_tool(tmp_path)),
+           "SENTINEL_EXPORTER_NPU__TIMEOUT_S": "300",
+           "SENTINEL_EXPORTER_NPU__INTERVAL_S": "0.2"}  # fmt: skip
+    (tmp_path / "go").touch()
+    with serving(tmp_path / "log", "--collectors", "npu", env=env) as exporter:
+        wait_for("a result", lambda: values(exporter.series(), "accelerator_info", "uuid"))
+        (tmp_path / "go").unlink()
+        (tmp_path / "started").unlink()
+        wait_for("a run that takes its time", (tmp_path / "started").exists)
+        ages: list[float] = []
+        for _ in range(3):
+            series = exporter.series()
+            assert values(series, "sentinel_collector_success", "collector") == {"npu": 1}
+            assert len(values(series, "accelerator_memory_total_bytes", "uuid")) == 8
+            ages += values(series, "sentinel_collector_age_seconds", "collector").values()
+        assert ages == sorted(set(ages))
+        (tmp_path / "go").touch()
+        wait_for(
+            "a younger result",
+            lambda: [
+                age
+                for age in values(
+                    exporter.series(), "sentinel_collector_age_seconds", "collector"
+                ).values()
+                if age < ages[-1]
+            ],
+        )
+
+
 @pytest.mark.parametrize("value", ["", "soon", "-1", "0", "nan", "inf", "1e400"])
 def test_a_strange_scrape_timeout_is_not_believed(exporter: Exporter, value: str) -> None:
     series = exporter.series(X_Prometheus_Scrape_Timeout_Seconds=value)

@@ -6,6 +6,7 @@ import contextlib
 import resource
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,6 +46,17 @@ def read_all(connection: socket.socket) -> bytes:
         while part := connection.recv(1 << 20):
             answer += part
     return answer
+
+
+def what_came(connection: socket.socket) -> bytes:
+    """Return the beginning of the answer, if one has come by now."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(13) or b"dropped"
+    except BlockingIOError:
+        return b"nothing"
+    except ConnectionError:
+        return b"dropped"
 
 
 @pytest.fixture
@@ -109,9 +121,11 @@ def test_more_clients_than_are_waited_for_shut_nobody_out(site: Site) -> None:
             wait_for("a page in spite of them", lambda: is_page(site.ask()))
             threads = [one for one in threading.enumerate() if one.name == "http"]
             assert len(threads) <= 512
-            # It is the first of them that had to go, and those that came late that had no room.
-            assert read_all(silent[0]) == b""
-            assert read_all(silent[-1]).startswith(b"HTTP/1.0 503 ")
+            # Some had to go, some had no room, and the others are waited for still.
+            ends = Counter(what_came(connection) for connection in silent)
+            assert set(ends) == {b"dropped", b"HTTP/1.0 503 ", b"nothing"}
+            # Those that have sent no byte may not have been taken in yet.
+            assert ends[b"nothing"] <= 256 + 1000 // 25
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     wait_for(
