@@ -148,7 +148,14 @@ def test_data_bytes_have_freeipmis_words_or_are_shown_as_they_are(tmp_path: Path
         entry(sensor_type, SENSOR_SPECIFIC, 0xF0 | offset, data, data)
         for sensor_type in offsets
         for offset in offsets[sensor_type]
-        for data in (*range(0x1C), 0x31, 0x40, 0x7F, 0x80, 0x84, 0xF0, 0xF1, 0xFE)
+        for data in (
+            *range(0x0E if sensor_type != 0x0F else 0x1C),
+            0x31,
+            0x7F,
+            0x84,
+            0xF1,
+            0xFE,
+        )
     ]
     pairs = read_both(tmp_path, entries)[3:]
 

@@ -128,7 +128,7 @@ def records_of(given_: Sequence[bytes], maker: int, product: int) -> Sequence[Se
     st.lists(readings, min_size=1, max_size=4),
     st.lists(answers, max_size=4),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_sdr_record_and_any_reading_of_it(
     given_: Sequence[bytes],
     maker: int,
@@ -150,7 +150,7 @@ def test_any_sdr_record_and_any_reading_of_it(
 
 
 @given(st.lists(answers, max_size=12), st.sampled_from(MAKERS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_answers_to_the_reading_of_the_repository(
     given_: Sequence[bytes], maker: int
 ) -> None:
@@ -159,7 +159,7 @@ def test_any_answers_to_the_reading_of_the_repository(
 
 
 @given(st.binary(max_size=20), st.lists(sdr_records(), min_size=1, max_size=3))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_entry_of_the_event_log_has_words(data: bytes, given_: Sequence[bytes]) -> None:
     (record, *_) = (*records_of(given_, 0, 0), None)
     for entry in (data, data[:2] + b"\x02" + data[3:]):
@@ -169,7 +169,7 @@ def test_any_entry_of_the_event_log_has_words(data: bytes, given_: Sequence[byte
 
 
 @given(st.lists(answers, max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_answers_to_the_reading_of_the_event_log(given_: Sequence[bytes]) -> None:
     logs, session = LogCache(), FakeSession(given_)
     for _ in range(3):
@@ -186,7 +186,7 @@ def test_any_answers_to_the_reading_of_the_event_log(given_: Sequence[bytes]) ->
     ],
 )  # fmt: skip
 @given(st.binary(max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_single_answer(parse: Callable[[bytes], object], data: bytes) -> None:
     with contextlib.suppress(IpmiError):
         parse(data)
