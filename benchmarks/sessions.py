@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from pathlib import Path
 from sentinel_agent.server.registration import Registration, store_registration
 from sentinel_agent.sessions.plan import utc
 from tests.agent.booking_server import TOKEN, BookingServer, make_grant
+from tests.lab.connections import Connections
 from tests.lab.node import Node, why_not
 from tests.lab.wait import wait_for
 
@@ -64,8 +63,10 @@ def main(arguments: Sequence[str]) -> int:
         server = stack.enter_context(BookingServer(node.host_address))
         key = prepare(node, server)
         rows = {0: measure(node, told.seconds)}
-        clients = open_connections(node, key, told.connections)
-        stack.callback(end, clients)
+        users = [f"user{number}" for number in range(USERS)]
+        connections = Connections(node, key, users)
+        stack.callback(connections.end)
+        connections.open_terminals(told.connections)
         rows[told.connections] = measure(node, told.seconds)
         counted = sample(node, "sentinel_agent_connections")
         if counted != told.connections:
@@ -106,32 +107,6 @@ def prepare(node: Node, server: BookingServer) -> Path:
     node.start_agent()
     wait_for("the policy is in the cache", (node.root / "var/lib/sentinel/access").exists)
     return key
-
-
-def open_connections(node: Node, key: Path, count: int) -> list[subprocess.Popen[bytes]]:
-    """Log in so many times, each with a terminal, a shell and a program that waits."""
-
-    def open_one(number: int) -> subprocess.Popen[bytes]:
-        argv = node.ssh_argv(f"user{number % USERS}", key, "-tt")
-        client = subprocess.Popen(
-            [*argv, "echo open; sleep 100000; true"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert client.stdout is not None
-        if client.stdout.readline().strip() != b"open":
-            raise RuntimeError(f"login {number} was refused")
-        return client
-
-    with ThreadPoolExecutor(8) as threads:
-        return list(threads.map(open_one, range(count)))
-
-
-def end(clients: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End the connections."""
-    for client in clients:
-        client.kill()
-    for client in clients:
-        client.communicate()
 
 
 def measure(node: Node, seconds: float) -> Measured:

@@ -171,20 +171,27 @@ def test_a_setuid_program_below_a_user_is_no_session_of_roots() -> None:
     assert count(*processes, *family) == {("alice", "pty"): 1}
 
 
-def test_a_setuid_program_whose_parent_has_ended_is_still_in_its_users_session() -> None:
-    orphan = replace(SETUID, parent=1, slice_uid=ALICE)
-    listener = replace(SETUID, pid=60, parent=1, slice_uid=ALICE, title="sshd: x [listener]")
-    below = replace(SETUID, pid=61, parent=60)
-    assert count(orphan, listener, below) == {}
+def test_a_setuid_program_whose_parent_has_ended_is_still_in_its_users_login() -> None:
+    orphan = replace(SETUID, parent=1, login_uid=ALICE)
+    listener = replace(SETUID, pid=60, parent=1, login_uid=ALICE, title="sshd: x [listener]")
+    below = replace(SETUID, pid=61, parent=60, login_uid=ALICE)
+    feigned = replace(monitor(70, "bob"), parent=60, login_uid=ALICE)
+    assert count(orphan, listener, below, feigned, session(71, 70, BOB)) == {}
+
+
+def test_a_listener_that_somebody_has_started_by_sudo_lets_others_in_too() -> None:
+    listener = replace(LISTENER, login_uid=ALICE)
+    processes = [listener, replace(monitor(20, "bob"), login_uid=BOB), session(21, 20, BOB)]
+    assert [one.user for one in find_connections(processes, USERS)] == ["bob"]
 
 
 def test_sessions_stay_when_the_listener_has_been_restarted() -> None:
-    """They are init's children then, each in its own user's slice or in none."""
+    """They are init's children then, each in its own user's login or in none."""
     monitors = [
-        replace(monitor(20, "alice"), parent=1, slice_uid=ALICE),
+        replace(monitor(20, "alice"), parent=1, login_uid=ALICE),
         replace(monitor(30, "bob"), parent=1),
     ]
-    of_root = replace(root_session(40, "sshd: root@notty"), parent=1, slice_uid=0)
+    of_root = replace(root_session(40, "sshd: root@notty"), parent=1, login_uid=0)
     assert count(
         *monitors, session(21, 20, ALICE), session(31, 30, BOB), of_root, child(41, 40)
     ) == {
@@ -263,9 +270,7 @@ def test_a_user_that_has_no_name_is_a_number() -> None:
 
 def test_a_table_whose_ancestors_run_in_a_circle_ends_the_search() -> None:
     one, other = monitor(20, "alice"), Process(30, 20, "sshd", uid=0)
-    assert count(replace(one, parent=30), other, session(21, 20, ALICE)) == {
-        ("alice", "forward-only"): 1
-    }
+    assert count(replace(one, parent=30), other, session(21, 20, ALICE)) == {}
 
 
 # The series.

@@ -19,7 +19,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """A /proc with process 1 and the listener, 2, in the system's slice."""
+    """A /proc with process 1 and the listener, 2."""
     (tmp_path / "stat").write_text(f"cpu 1 2 3\nbtime {BOOTED}\nprocesses 9\n")
     write(tmp_path, 1, "systemd", 0)
     write(tmp_path, 2, "sshd", 1, cgroup="0::/system.slice/ssh.service\n")
@@ -39,6 +39,7 @@ def write(
     started_s: int = 0,
     ns_pid: str = "",
     cgroup: str = "0::/\n",
+    login_uid: int | None = None,
 ) -> None:
     """Write one process in the kernel's formats: proc_pid_stat(5), proc_pid_status(5)."""
     folder = proc / str(pid)
@@ -53,6 +54,8 @@ def write(
     )
     (folder / "cmdline").write_bytes(b"sshd: " + comm.encode() + b"\0\0")
     (folder / "cgroup").write_text(cgroup)
+    if login_uid is not None:
+        (folder / "loginuid").write_text(str(login_uid))
 
 
 def by_pid(proc: Path) -> dict[int, Process]:
@@ -68,7 +71,7 @@ def test_only_sshds_and_their_relations_are_kept(proc: Path) -> None:
     assert sorted(by_pid(proc)) == [1, 2, 3, 4]
 
 
-def test_real_uid_title_and_slice_are_read_of_sshds(proc: Path) -> None:
+def test_real_uid_and_title_are_read_of_sshds(proc: Path) -> None:
     write(proc, 3, "sshd", 2, uid=4711)
     found = by_pid(proc)
     assert [found[pid].uid for pid in (1, 2, 3)] == [0, 0, 4711]
@@ -103,12 +106,16 @@ def test_no_name_hides_that_a_user_is_above(proc: Path, comm: str) -> None:
     assert by_pid(proc)[3].uid == 1000
 
 
-def test_the_slice_tells_whose_session_an_orphan_is_in(proc: Path) -> None:
+def test_it_is_known_in_whose_login_an_sshd_of_roots_was_started(proc: Path) -> None:
     cgroup = "1:name=systemd:/\n0::/user.slice/user-1000.slice/session-3.scope\n"
     write(proc, 3, "sshd", 1, cgroup=cgroup)
     write(proc, 4, "sshd", 1, cgroup="0::/user.slice/user-1000.slice\n")
+    # pam_loginuid's word is the better one: (uid_t) -1 is nobody's.
+    write(proc, 5, "sshd", 1, cgroup=cgroup, login_uid=1001)
+    write(proc, 6, "sshd", 1, cgroup=cgroup, login_uid=2**32 - 1)
+    write(proc, 7, "sshd", 2, uid=1000, cgroup=cgroup, login_uid=1000)
     found = by_pid(proc)
-    assert [found[pid].slice_uid for pid in (2, 3, 4)] == [None, 1000, 1000]
+    assert [found[pid].login_uid for pid in range(2, 8)] == [None, 1000, 1000, 1001, 1000, None]
 
 
 def test_what_is_in_a_pid_namespace_of_its_own_is_known(proc: Path) -> None:

@@ -1,23 +1,29 @@
 """Read from /proc the sshds of this machine, their children and their ancestors.
 
-It judges none of them: sessions.py does. What it needs can be read by any user. All processes'
-`stat` is read, which costs 10 µs each, and more only of sshds.
+It judges none of them: sessions.py does. What it needs can be read by any user. `stat` is read
+of all processes, about 10 µs each and most of it the kernel's, and more only of sshds.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import CollectorError
 from ..owners import PROC
 from .sessions import SSHD_COMMANDS, Process
 
+_COMMANDS = frozenset(command.encode() for command in SSHD_COMMANDS)
+_ENDED = (b"Z", b"X")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # More than any `stat` has; `status` up to and with NSpid; a title.
 _STAT_BYTES, _STATUS_BYTES, _TITLE_BYTES = 1024, 4096, 4096
+# A login of nobody's: (uid_t) -1, proc_pid_loginuid(5).
+_UNSET = 2**32 - 1
 # systemd's slice of a user's sessions: systemd.special(7), user-1000.slice.
 _USER_SLICE = re.compile(rb"/user-(\d+)\.slice(?:/|$)", re.MULTILINE)
 
@@ -35,30 +41,39 @@ def read_processes(proc: Path = PROC) -> tuple[Process, ...]:
         os.close(folder)
 
 
+class _Stat(NamedTuple):
+    """What `stat` says of a process: `rest` is what stands behind its parent's pid."""
+
+    parent: int
+    command: bytes
+    rest: bytes
+
+
 class _Reader:
     """One look at the processes; `folder` is /proc, held open."""
 
     def __init__(self, folder: int) -> None:
         self._folder = folder
         self._booted = 0.0
+        self._stats: dict[int, _Stat] = {}
 
     def read(self) -> tuple[Process, ...]:
         if self._read("1/stat", _STAT_BYTES) is None:
             raise CollectorError("process 1 cannot be read: /proc is mounted with hidepid")
         self._booted = self._read_boot_time()
-        found: dict[int, Process] = {}
         for name in os.listdir(self._folder):  # noqa: PTH208  pathlib takes no descriptor
-            if name.isdecimal() and (process := self._read_process(name)) is not None:
-                found[process.pid] = process
-        sshds = [process for process in found.values() if process.command in SSHD_COMMANDS]
-        known = {process.pid: self._describe(process, found) for process in sshds}
-        wanted = {pid: process for pid, process in known.items() if process is not None}
-        for process in list(wanted.values()):
-            self._add_ancestors(process, found, wanted)
-        for process in found.values():
-            if process.parent in known and process.pid not in known:
-                wanted.setdefault(process.pid, process)
-        return tuple(wanted.values())
+            if name.isdecimal():
+                self._read_stat(name)
+        sshds = [pid for pid, stat in self._stats.items() if stat.command in _COMMANDS]
+        found: dict[int, Process] = {}
+        for pid in sshds:
+            if (process := self._describe(pid)) is not None:
+                found[pid] = process
+        self._add_titles(found)
+        self._add_children(sshds, found)
+        for pid in sshds:
+            self._add_ancestors(pid, found)
+        return tuple(found.values())
 
     def _read_boot_time(self) -> float:
         """Return the Unix time that `starttime` counts from, in whole seconds as ps does."""
@@ -67,77 +82,97 @@ class _Reader:
                 return float(line.split()[1])
         raise CollectorError("/proc/stat has no btime")
 
-    def _read_process(self, name: str) -> Process | None:
-        """Return what `stat` says, or None for a process that has ended."""
+    def _read_stat(self, name: str) -> None:
+        """Keep what `stat` says of a process that has not ended."""
         text = self._read(f"{name}/stat", _STAT_BYTES)
-        if text is None:
-            return None
+        if not text:
+            return
         # proc_pid_stat(5): pid (comm) state ppid pgrp session tty_nr …; comm may hold any
-        # character. The 20th field is the number of threads, the 22nd starttime.
-        head, _, tail = text.rpartition(b")")
-        fields = tail.split(None, 20)
-        if len(fields) < 20:
-            return None
+        # character.
+        head, _, tail = text.rpartition(b") ")
+        state, parent, rest = tail.split(b" ", 2)
         # Where only the first thread has ended the kernel says Z too, and the process runs on.
-        if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:
-            return None
+        if state in _ENDED and int(rest.split(None, 16)[15]) <= 1:
+            return
+        self._stats[int(name)] = _Stat(int(parent), head[head.index(b"(") + 1 :], rest)
+
+    def _process(self, pid: int) -> Process:
+        """Return what is known of a process by its `stat`."""
+        stat = self._stats[pid]
+        # The 5th and 7th fields are the group and the terminal, the 22nd is starttime.
+        fields = stat.rest.split(None, 18)
         return Process(
-            pid=int(name),
-            parent=int(fields[1]),
-            command=head.partition(b"(")[2].decode(errors="replace"),
-            has_terminal=fields[4] != b"0",
-            started=self._booted + int(fields[19]) / _TICKS_PER_S,
+            pid=pid,
+            parent=stat.parent,
+            command=stat.command.decode(errors="replace"),
+            has_terminal=fields[2] != b"0",
+            started=self._booted + int(fields[17]) / _TICKS_PER_S,
         )
 
-    def _describe(self, process: Process, found: dict[int, Process]) -> Process | None:
-        """Return the sshd with all that is known of it, or None for one that has ended."""
-        status = self._read_status(process)
-        title = self._read(f"{process.pid}/cmdline", _TITLE_BYTES)
-        if status is None or title is None:
+    def _describe(self, pid: int) -> Process | None:
+        """Return an sshd but for its title, or None for one that has ended."""
+        status = self._read_status(pid)
+        if status is None:
             return None
-        parent = found.get(process.parent)
-        is_eldest = parent is None or parent.command not in SSHD_COMMANDS
-        return replace(
-            process,
-            uid=status[0],
-            is_contained=status[1],
-            title=title.replace(b"\0", b" ").decode(errors="replace").rstrip(),
-            slice_uid=self._read_slice(process.pid) if is_eldest else None,
-        )
+        uid, is_contained = status
+        login = self._read_login(pid) if uid == 0 else None
+        return replace(self._process(pid), uid=uid, is_contained=is_contained, login_uid=login)
 
-    def _read_status(self, process: Process) -> tuple[int, bool] | None:
+    def _read_status(self, pid: int) -> tuple[int, bool] | None:
         """Return the real uid, and whether it is in a PID namespace below ours.
 
         None for a process that has ended, also where another has its number now. From `status`,
         not from the owner of the folder: that is root for a process that may not be dumped.
         """
-        text = self._read(f"{process.pid}/status", _STATUS_BYTES)
-        if text is None:
+        text = self._read(f"{pid}/status", _STATUS_BYTES)
+        if not text:
             return None
-        # proc_pid_status(5). NSpid has a number for each namespace that the process is in.
-        fields = dict(line.partition(b":\t")[::2] for line in text.split(b"\n"))
-        # In Name the kernel escapes what `stat` has as it is: only sshds' are compared.
-        is_same = process.command not in SSHD_COMMANDS or (
-            fields[b"Name"].decode(errors="replace") == process.command
-        )
-        if not is_same or int(fields[b"PPid"]) != process.parent:
+        # proc_pid_status(5). Name is first; NSpid has a number for each namespace that the
+        # process is in. In Name the kernel escapes what `stat` has as it is, but sshds' have
+        # nothing to escape.
+        stat = self._stats[pid]
+        if stat.command in _COMMANDS and not text.startswith(b"Name:\t%b\n" % stat.command):
             return None
-        return int(fields[b"Uid"].split()[0]), len(fields.get(b"NSpid", b"").split()) > 1
+        if int(_field(text, b"\nPPid:\t")) != stat.parent:
+            return None
+        return int(_field(text, b"\nUid:\t").split()[0]), b"\t" in _field(text, b"\nNSpid:\t")
 
-    def _add_ancestors(
-        self, process: Process, found: dict[int, Process], wanted: dict[int, Process]
-    ) -> None:
+    def _add_titles(self, found: dict[int, Process]) -> None:
+        """Add the titles, save of the monitors of users, which are told by their children."""
+        monitors = {process.parent for process in found.values() if process.uid != 0}
+        for pid in found.keys() - monitors:
+            title = self._read(f"{pid}/cmdline", _TITLE_BYTES)
+            if title is None:
+                del found[pid]
+                continue
+            text = title.replace(b"\0", b" ").decode(errors="replace").rstrip()
+            found[pid] = replace(found[pid], title=text)
+
+    def _add_children(self, sshds: Sequence[int], found: dict[int, Process]) -> None:
+        parents = frozenset(sshds)
+        for pid, stat in self._stats.items():
+            if stat.parent in parents and pid not in parents:
+                found[pid] = self._process(pid)
+
+    def _add_ancestors(self, pid: int, found: dict[int, Process]) -> None:
         """Add with their uid those above the sshd that are not there yet."""
-        at = found.get(process.parent)
-        while at is not None and at.pid not in wanted:
+        at = self._stats[pid].parent
+        while at in self._stats and (at not in found or found[at].uid is None):
             status = self._read_status(at)
             if status is None:
                 return
-            wanted[at.pid] = replace(at, uid=status[0])
-            at = found.get(at.parent)
+            found[at] = replace(self._process(at), uid=status[0])
+            at = self._stats[at].parent
 
-    def _read_slice(self, pid: int) -> int | None:
-        """Return the uid whose login session the process is in; None: in nobody's."""
+    def _read_login(self, pid: int) -> int | None:
+        """Return the uid in whose login the process is, or None: in nobody's.
+
+        pam_loginuid sets it, and what the user starts has it too. Where that is not in use,
+        systemd's slice tells.
+        """
+        login = self._read(f"{pid}/loginuid", _STAT_BYTES)
+        if login and login.isdigit() and int(login) != _UNSET:
+            return int(login)
         found = _USER_SLICE.search(self._read(f"{pid}/cgroup", _TITLE_BYTES) or b"")
         return int(found[1]) if found else None
 
@@ -153,3 +188,13 @@ class _Reader:
             return None
         finally:
             os.close(opened)
+
+
+def _field(text: bytes, name: bytes) -> bytes:
+    """Return a line of a `status` without its name; b"0" where it is missing."""
+    at = text.find(name)
+    if at < 0:
+        return b"0"
+    at += len(name)
+    end = text.find(b"\n", at)
+    return text[at:end] if end >= 0 else text[at:]

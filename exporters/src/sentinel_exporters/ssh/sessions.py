@@ -31,8 +31,8 @@ _GENERATIONS = 64
 class Process:
     """A process as far as it matters here; `started` is Unix time.
 
-    `uid` (real) is known of sshds and of their ancestors; `title`, `is_contained` (in a PID
-    namespace below ours) and `slice_uid` (whose login session it was started in) of sshds.
+    `uid` (real) is known of sshds and of their ancestors; `title` and `is_contained` (in a PID
+    namespace below ours) of sshds; `login_uid` (in whose login it was started) of root's.
     """
 
     pid: int
@@ -43,7 +43,7 @@ class Process:
     uid: int | None = None
     title: str = ""
     is_contained: bool = False
-    slice_uid: int | None = None
+    login_uid: int | None = None
 
     @property
     def is_sshd(self) -> bool:
@@ -106,7 +106,7 @@ def _is_connection(
     elif process.title.endswith("]") or users.get(process.uid or 0) == _SEPARATION_USER:
         # `sshd: alice [net]`: not logged in yet.
         return False
-    return _is_genuine(process, by_pid)
+    return _is_genuine(process, process if process.uid == 0 else parent, by_pid)
 
 
 def _is_root_session(process: Process | None, root: str) -> bool:
@@ -116,22 +116,23 @@ def _is_root_session(process: Process | None, root: str) -> bool:
     return title is not None and title[1] == root
 
 
-def _is_genuine(process: Process, by_pid: Mapping[int, Process]) -> bool:
-    """Whether root has started the sshd that this one comes from.
+def _is_genuine(process: Process, roots: Process | None, by_pid: Mapping[int, Process]) -> bool:
+    """Whether `roots`, the connection's process of root's, was started by root.
 
     A user can give a setuid program the name and the title of an sshd. It is the child of a
-    process of the user's then, or, where that has ended, still in the user's session.
+    process of the user's then; where that has ended, it is still in the user's login. sshd's
+    own process is in the login of whom it let in.
     """
-    eldest, at = process, by_pid.get(process.parent)
+    if roots is None or roots.login_uid not in {None, 0, process.uid}:
+        return False
+    at = by_pid.get(roots.parent)
     for _ in range(_GENERATIONS):
         if at is None:
-            break
+            return True
         if at.uid != 0:
             return False
-        if at.is_sshd:
-            eldest = at
         at = by_pid.get(at.parent)
-    return eldest.slice_uid in {None, 0, process.uid}
+    return False
 
 
 def _find_sessions(process: Process, children: Sequence[Process]) -> tuple[Session, ...]:
