@@ -11,7 +11,7 @@ from sentinel_exporters.npu_smi.source import NpuSmi
 from tests.exporters.npu_tables import Row, Table, mapping, none_running
 from tests.exporters.running import FAKES, NPU_SMI
 
-FIXTURES = Path(__file__).parent / "npu-smi"
+FIXTURES = Path(__file__).parent / "fixtures" / "npu"
 
 
 class Machine:

@@ -44,7 +44,7 @@ OLDER = {
     for key, value in FULL.items()
     if not key.startswith(("gpm", "nvlink", "field.13", "fabric", "mig"))
 } | {"throttle_reasons_supported": str(0x1FF)}
-NPU_LISTS = Path(__file__).parent / "npu-smi"
+NPU_LISTS = Path(__file__).parent / "fixtures" / "npu"
 
 
 @dataclass(frozen=True)

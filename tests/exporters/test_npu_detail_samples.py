@@ -14,7 +14,7 @@ from sentinel_exporters.npu_smi import details
 from sentinel_exporters.runner import check_scrape
 from tests.exporters.npu_series import series
 
-FIXTURES = Path(__file__).parent / "npu-smi"
+FIXTURES = Path(__file__).parent / "fixtures" / "npu"
 KEY = ("npu-0000:41:00.0", "5")
 
 

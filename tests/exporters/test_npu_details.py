@@ -14,7 +14,7 @@ from sentinel_exporters.npu_smi.details import ByChip
 from sentinel_exporters.npu_smi.errors import NotSupported
 from sentinel_exporters.npu_smi.values import Damaged
 
-FIXTURES = Path(__file__).parent / "npu-smi"
+FIXTURES = Path(__file__).parent / "fixtures" / "npu"
 MIB = 2**20
 Reader = Callable[[str], ByChip]
 

@@ -15,7 +15,7 @@ from sentinel_exporters.npu_smi.mapping import parse_mapping
 from tests.exporters.npu_series import make_reading
 from tests.exporters.npu_tables import Row, Table, none_running
 
-FIXTURES = Path(__file__).parent / "npu-smi"
+FIXTURES = Path(__file__).parent / "fixtures" / "npu"
 
 
 def text(name: str) -> str:

@@ -13,7 +13,7 @@ from sentinel_exporters.npu_smi.info import Chip, parse_info
 from sentinel_exporters.npu_smi.processes import Process
 from tests.exporters.npu_tables import Row, Table, none_running
 
-FIXTURES = Path(__file__).parent / "npu-smi"
+FIXTURES = Path(__file__).parent / "fixtures" / "npu"
 MIB = 2**20
 
 TWO = Table([Row("0", "0", bus="0000:C1:00.0"), Row("1", "0", bus="0000:C2:00.0")])

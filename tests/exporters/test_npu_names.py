@@ -14,7 +14,7 @@ from sentinel_exporters.npu_smi.mapping import parse_mapping
 from tests.exporters.npu_series import Places, scrape, series
 from tests.exporters.npu_tables import Row, Table, mapping
 
-FIXTURES = Path(__file__).parent / "npu-smi"
+FIXTURES = Path(__file__).parent / "fixtures" / "npu"
 
 
 def named(table: Table, places: Places | None) -> list[tuple[int, str]]:

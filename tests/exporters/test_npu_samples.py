@@ -13,7 +13,7 @@ from sentinel_exporters.npu_smi.info import parse_info
 from tests.exporters.npu_series import TWO_CARDS, make_reading, scrape, series
 from tests.exporters.npu_tables import Row, Table, none_running
 
-FIXTURES = Path(__file__).parent / "npu-smi"
+FIXTURES = Path(__file__).parent / "fixtures" / "npu"
 GIB, MIB = 2**30, 2**20
 
 

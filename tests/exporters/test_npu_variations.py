@@ -12,7 +12,7 @@ from sentinel_exporters.npu_smi.mapping import parse_mapping
 from sentinel_exporters.npu_smi.processes import Process
 from tests.exporters.npu_series import make_reading, series
 
-FIXTURES = Path(__file__).parent / "npu-smi"
+FIXTURES = Path(__file__).parent / "fixtures" / "npu"
 MIB = 2**20
 
 

@@ -16,7 +16,7 @@ from sentinel_exporters.npu_smi.vnpu import read_templates, read_vnpus
 from tests.exporters.npu_series import make_reading, series
 from tests.exporters.npu_tables import Row, Table
 
-FIXTURES = Path(__file__).parent / "npu-smi"
+FIXTURES = Path(__file__).parent / "fixtures" / "npu"
 GIB = 2**30
 
 
