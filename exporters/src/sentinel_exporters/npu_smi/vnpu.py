@@ -73,7 +73,7 @@ def _read_aicores(blocks: list[Block]) -> tuple[int | None, int | None]:
         if heading.rows[0][0].startswith("NPU resource"):
             columns = next((row[0].split() for row in heading.rows if "AICORE" in row[0]), [])
             words = values.rows[0][0].split()
-            if len(words) != len(columns):
+            if len(words) != len(columns) or "AICORE" not in columns:
                 raise Damaged(f"the resources are not known: {values}")
             free, _, total = words[columns.index("AICORE")].partition("/")
             if free in NO_READING or total in NO_READING:
