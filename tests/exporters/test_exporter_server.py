@@ -145,11 +145,12 @@ def test_a_client_that_sends_byte_by_byte_has_no_more_time_for_it() -> None:
 
 
 def gated_tool(folder: Path) -> Path:
-    """A npu-smi that says that it runs, and waits until the file `go` is there."""
+    """A npu-smi that says that it runs, and waits and says so until the file `go` is there."""
     tool = folder / "npu-smi"
     tool.write_text(
         f"#!/bin/sh\ntouch {folder}/started\n"
-        f'while [ ! -e {folder}/go ]; do sleep 0.02; done\nexec {NPU_SMI} "$@"\n'
+        f"while [ ! -e {folder}/go ]; do touch {folder}/waits; sleep 0.02; done\n"
+        f'exec {NPU_SMI} "$@"\n'
     )
     tool.chmod(0o755)
     return tool
@@ -178,8 +179,7 @@ def test_while_a_tool_takes_its_time_a_scrape_gets_what_it_said_before(tmp_path:
     with serving(tmp_path / "log", "--collectors", "npu", env=env) as exporter:
         wait_for("a result", lambda: values(exporter.series(), "accelerator_info", "uuid"))
         (tmp_path / "go").unlink()
-        (tmp_path / "started").unlink()
-        wait_for("a run that takes its time", (tmp_path / "started").exists)
+        wait_for("a run that takes its time", (tmp_path / "waits").exists)
         ages: list[float] = []
         for _ in range(3):
             series = exporter.series()
