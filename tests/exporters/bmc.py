@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import select
 import shutil
 import signal
@@ -57,6 +58,8 @@ class Sensor:
     # False: an SDR record without a sensor, as of a removed drive: completion code CBh.
     is_present: bool = True
     is_scanned: bool = True
+    # A file with the raw reading, which the simulator reads every five seconds.
+    source: Path | None = None
 
     def sdr(self, number: int) -> bytes:
         """Return the record's bytes; its number is also its record id."""
@@ -87,7 +90,8 @@ class Sensor:
         """Yield the simulator's commands that make the sensor."""
         at = f"0x20 0 {number}"
         if self.is_present and self.record != "event-only":
-            yield f"sensor_add {at} {self.sensor_type} {self.event_type}"
+            poll = f' poll 5000 file "{self.source}"' if self.source else ""
+            yield f"sensor_add {at} {self.sensor_type} {self.event_type}{poll}"
             if self.event_type == 1:
                 mask = "".join("0" if t is None else "1" for t in reversed(self.thresholds))
                 values = " ".join(str(t or 0) for t in reversed(self.thresholds))
@@ -98,7 +102,7 @@ class Sensor:
                 f"sensor_set_event_support {at} enable {scanning} per-state"
                 f" {every} {every} {none} {none}"
             )
-            if self.event_type == 1:
+            if self.event_type == 1 and not self.source:
                 yield f"sensor_set_value {at} {self.raw} 0"
             for bit in self.bits:
                 yield f"sensor_set_bit {at} {bit} 1 0"
@@ -154,6 +158,19 @@ def _answers_module() -> Path:
     return folder / "answers.so"
 
 
+@functools.cache
+def _delay_module() -> Path:
+    """Compile the module that makes the simulator slow and its network lossy."""
+    folder = Path(tempfile.mkdtemp(prefix="bmc-delay-"))
+    atexit.register(shutil.rmtree, folder)
+    subprocess.run(
+        ["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC",
+         "-o", folder / "delay.so", FAKES / "bmc_delay.c"],
+        check=True,
+    )  # fmt: skip
+    return folder / "delay.so"
+
+
 @dataclass(frozen=True)
 class Command:
     """A command, and the first bytes of its data, that `Bmc.answers` answers."""
@@ -179,7 +196,11 @@ class Bmc:
     events: Sequence[tuple[int, bytes]] = ()
     # Answers in place of the simulator's own, the completion code first.
     answers: Mapping[Command, bytes] = field(default_factory=dict)
+    # How long each answer takes, and how many of them are lost.
+    delay_s: float = 0.0
+    loss_percent: float = 0.0
     process: subprocess.Popen[bytes] | None = None
+    _log: Path = Path()
 
     @property
     def target(self) -> str:
@@ -188,6 +209,12 @@ class Bmc:
 
     def start(self) -> Bmc:
         """Start and wait until it answers."""
+        self.launch()
+        self.wait_until_ready()
+        return self
+
+    def launch(self) -> None:
+        """Start, not waiting until it answers."""
         self.port = self.port or free_udp_port(self.host)
         folder = self.folder / f"bmc-{self.port}-{time.monotonic_ns()}"
         # Its own mkdir of nested folders fails.
@@ -206,10 +233,19 @@ class Bmc:
             self.process = subprocess.Popen(
                 ["ipmi_sim", "-n", "-c", str(folder / "lan.conf"),
                  "-f", str(folder / "commands"), "-s", str(folder / "state")],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(),
             )  # fmt: skip
-        self._wait_until_ready(folder / "log")
-        return self
+        self._log = folder / "log"
+
+    def _environment(self) -> dict[str, str]:
+        if not self.delay_s and not self.loss_percent:
+            return dict(os.environ)
+        return {
+            **os.environ,
+            "LD_PRELOAD": str(_delay_module()),
+            "BMC_DELAY_US": f"{self.delay_s * 1e6:.0f}",
+            "BMC_LOSS_PERCENT": str(self.loss_percent),
+        }
 
     def stop(self) -> None:
         """End it at once: an orderly exit takes it three seconds."""
@@ -267,7 +303,8 @@ set_working_mc 0x20
             yield f"sel_add 0x20 {kind} " + " ".join(f"0x{byte:02x}" for byte in data)
         yield "mc_enable 0x20"
 
-    def _wait_until_ready(self, log: Path) -> None:
+    def wait_until_ready(self) -> None:
+        """Wait until it answers."""
         assert self.process is not None
         deadline = time.monotonic() + 10
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -280,7 +317,7 @@ set_working_mc 0x20
                 except ConnectionRefusedError:
                     time.sleep(0.02)
         self.stop()
-        raise RuntimeError(f"ipmi_sim did not start: {log.read_text()}")
+        raise RuntimeError(f"ipmi_sim did not start: {self._log.read_text()}")
 
 
 def free_udp_port(host: str, port: int = 0) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from . import collectors
-from .core import CollectorSettings, Compat, DeviceReport, Metric, Scrape
+from .core import CollectorSettings, Compat, DeviceReport, Metric, Scrape, Target
 from .errors import CollectorError, ContractError
 
 # https://prometheus.io/docs/concepts/data_model/ and the naming page beside it.
@@ -37,6 +37,7 @@ class Collector:
     read_devices: Callable[[Any], DeviceReport] | None
     is_probe: bool = False
     compat: Mapping[str, Compat] = field(default_factory=dict)
+    begin: Callable[[Any, Target, Callable[[Callable[[], Any]], None]], bool] | None = None
 
     @property
     def families(self) -> Iterator[Metric]:
@@ -99,6 +100,7 @@ def check_module(name: str, module: ModuleType) -> Collector:
         read_devices=getattr(module, "read_devices", None),
         is_probe=entries == ["probe"],
         compat=_read_compat(name, getattr(module, "COMPAT", {})),
+        begin=getattr(module, "begin", None),
     )
 
 

@@ -56,14 +56,22 @@ class Connections:
     @contextlib.contextmanager
     def working(self, connection: socket.socket) -> Iterator[None]:
         """While the block runs it is not the client that we wait for."""
-        with self._changed:
-            self._waiting.pop(connection, None)
-            self._asked.add(connection)
+        self.has_asked(connection)
         try:
             yield
         finally:
-            with self._changed:
-                self._waiting[connection] = time.monotonic()
+            self.wait_for(connection)
+
+    def has_asked(self, connection: socket.socket) -> None:
+        """From now on it is not the client that we wait for."""
+        with self._changed:
+            self._waiting.pop(connection, None)
+            self._asked.add(connection)
+
+    def wait_for(self, connection: socket.socket) -> None:
+        """From now on it is the client that we wait for."""
+        with self._changed:
+            self._waiting[connection] = time.monotonic()
 
     def leave(self, connection: socket.socket) -> None:
         """The client's thread ends."""

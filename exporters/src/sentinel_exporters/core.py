@@ -19,6 +19,11 @@ A probe is a collector that asks other machines: it has `probe(settings, target)
 none. Several targets are probed at the same time, so `probe` must not share state between calls
 without a lock. It raises BadTarget for a target or module that it does not serve (HTTP 400).
 
+A probe may also have `begin(settings, target, done)`, for when many targets are asked at once:
+it begins without waiting for anything and returns True, or returns False where that is not
+possible now, and `probe` is called instead. It calls `done` once, from any thread, with a
+function that returns the reading or raises, as `probe` does.
+
 `read`, `probe` and `parse` raise CollectorError, or anything else, when nothing is usable; what
 is usable in part goes into a Scrape with `problems`. A missing reading has no sample.
 """

@@ -16,6 +16,7 @@ from .core import Metric, Sample
 from .errors import BadTarget
 from .exposition import accepts_gzip, choose_form
 from .landing import write_page
+from .outcome import Outcome
 from .prober import Prober, TooManyProbes
 from .runner import Runner
 
@@ -81,6 +82,35 @@ class Pages:
             query = parse_qs(url.query, keep_blank_values=True)
             return self._collected(lambda: self._probe(name, query, headers))
         return Answer.text(404, "not found")
+
+    def begin(self, target: str, headers: Headers, done: Callable[[Answer], None]) -> bool:
+        """Begin to answer without waiting; False where that is not possible now.
+
+        `done` is called once, from any thread.
+        """
+        path, _, query = target.partition("?")
+        name = path.removeprefix("/")
+        if name not in self._prober.names:
+            return False
+        asked = parse_qs(query, keep_blank_values=True)
+        targets, modules = asked.get("target", []), asked.get("module", ["default"])
+        if len(targets) != 1 or len(modules) != 1 or not self._free.acquire(blocking=False):
+            return False
+
+        def end(outcome: Outcome) -> None:
+            try:
+                answer = _write([*outcome.own_samples(), *outcome.samples], headers)
+            except Exception:  # the boundary of a request: it must not be left unanswered
+                log.exception("request failed path=%s", target)
+                answer = Answer.text(500, "internal error; see the log")
+            self._free.release()
+            done(answer)
+
+        limit_s = find_limit_s(headers)
+        has_begun = self._prober.begin(name, targets[0], modules[0], limit_s, end)
+        if not has_begun:
+            self._free.release()
+        return has_begun
 
     def _collected(self, work: Callable[[], Answer]) -> Answer:
         if not self._free.acquire(blocking=False):

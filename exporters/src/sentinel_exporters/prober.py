@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from .catalog import Collector
 from .core import CollectorSettings, Target
 from .errors import BadTarget, ExporterError
 from .outcome import Outcome
 from .run import Run, start_run, summarize
-from .runner import read_once
+from .runner import judge, read_once
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class Prober:
         self._collectors = {one.name: one for one in collectors if one.is_probe}
         self._settings = settings
         self._max_probes = max_probes
-        self._lock = threading.Lock()
+        # Reentrant, for a probe that ends at once.
+        self._lock = threading.RLock()
         self._runs: dict[tuple[str, str, str], Run] = {}
 
     @property
@@ -54,21 +56,73 @@ class Prober:
         target = Target(address, module, timeout_s)
         key = (name, address, module)
         with self._lock:
-            self._runs = {at: run for at, run in self._runs.items() if not run.is_done}
             run = self._runs.get(key)
-            if run is None:
-                if len(self._runs) >= self._max_probes:
-                    raise TooManyProbes(f"{self._max_probes} probes are running")
+            if run is None or run.is_done:
+                self._make_room()
                 work = partial(read_once, collector, settings, target)
                 run = self._runs[key] = start_run(name, work)
         run.wait(run.started + timeout_s)
-        outcome = summarize(name, run)
+        outcome = self._sum_up(key, run)
         if isinstance(run.error, BadTarget):
             raise run.error
-        if outcome.problems:
+        return outcome
+
+    def begin(
+        self,
+        name: str,
+        address: str,
+        module: str,
+        limit_s: float,
+        done: Callable[[Outcome], None],
+    ) -> bool:
+        """Begin to probe without waiting; False where that is not possible now.
+
+        `done` is called once, from any thread. Raises KeyError for an unknown probe.
+        """
+        collector, settings = self._collectors[name], self._settings[name]
+        if collector.begin is None:
+            return False
+        target = Target(address, module, min(settings.timeout_s, limit_s))
+        key = (name, address, module)
+        readings: list[Callable[[], Any]] = []
+        run = Run(lambda: judge(collector, settings, readings.pop()()))
+
+        def end(reading: Callable[[], Any]) -> None:
+            readings.append(reading)
+            run.execute()
+            outcome = self._sum_up(key, run)
+            with self._lock:
+                if self._runs.get(key) is run:
+                    del self._runs[key]
+            done(outcome)
+
+        # Held, so that nobody joins a run that has not begun; it may have ended already.
+        with self._lock:
+            known = self._runs.get(key)
+            if known is not None and not known.is_done:
+                return False
+            try:
+                self._make_room()
+            except TooManyProbes:
+                return False
+            self._runs[key] = run
+            if collector.begin(settings, target, end):
+                return True
+            del self._runs[key]
+            return False
+
+    def _make_room(self) -> None:
+        if len(self._runs) >= self._max_probes:
+            self._runs = {at: run for at, run in self._runs.items() if not run.is_done}
+        if len(self._runs) >= self._max_probes:
+            raise TooManyProbes(f"{self._max_probes} probes are running")
+
+    def _sum_up(self, key: tuple[str, str, str], run: Run) -> Outcome:
+        outcome = summarize(key[0], run)
+        if outcome.problems and not isinstance(run.error, BadTarget):
             # Not an error of ours: the series say it, and a dead target would fill the log.
             log.info(
                 "probe failed probe=%s target=%s module=%s reason=%s",
-                name, address, module, "; ".join(outcome.problems),
+                *key, "; ".join(outcome.problems),
             )  # fmt: skip
         return outcome

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from .background import Background
 from .catalog import Collector
@@ -148,7 +149,11 @@ def read_once(collector: Collector, settings: CollectorSettings, *target: Target
 
     Raises what `read` and `parse` raise, and ContractError for samples that spoil the page.
     """
-    reading = collector.read(settings, *target)
+    return judge(collector, settings, collector.read(settings, *target))
+
+
+def judge(collector: Collector, settings: CollectorSettings, reading: Any) -> Scrape:
+    """Return what a reading says; raises like `read_once`. Any: each has its own type."""
     scrape = check_scrape(collector, collector.parse(reading))
     samples, problems = list(scrape.samples), list(scrape.problems)
     for name, compat in collector.compat.items():

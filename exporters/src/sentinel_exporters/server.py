@@ -18,12 +18,12 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer
 from typing import Any
 
-from . import __version__
 from .config import split_address
 from .connections import Connections
 from .deadline import DeadlineReader, DeadlineWriter
 from .errors import ConfigError
 from .pages import Answer, Pages
+from .quick import SERVER, begin_answer
 from .web.access import Access
 from .web.tls import NotTls
 
@@ -42,7 +42,7 @@ _SHUTDOWN_TIMEOUT_S = 5.0
 class _Handler(BaseHTTPRequestHandler):
     """GET and HEAD; one request for each connection (HTTP/1.0)."""
 
-    server_version = f"sentinel-exporter/{__version__}"
+    server_version = SERVER
     sys_version = ""
     server: Server
 
@@ -103,6 +103,8 @@ class Server(TCPServer):
         self.access = access
         self.connections = Connections(_MAX_WAITING, _PATIENCE_S)
         super().__init__((host, port), _Handler)
+        # A client is taken in when it has asked, or after a second of silence.
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
 
     @property
     def port(self) -> int:
@@ -122,6 +124,10 @@ class Server(TCPServer):
                 head = b"503 Service Unavailable\r\nRetry-After: 5"
                 _answer_at_once(request, head, b"busy\n")
             self.shutdown_request(request)
+            return
+        if self.access is None and begin_answer(
+            request, self.pages, self.connections, self.shutdown_request
+        ):
             return
         thread = threading.Thread(
             target=self._serve, args=(request, client_address), name="http", daemon=True

@@ -7,6 +7,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,19 +25,20 @@ from ..ipmi.commands import (
     read_power_watts,
     read_system_firmware,
 )
-from ..ipmi.errors import CompletionError, IpmiError
+from ..ipmi.errors import CompletionError, IpmiError, WouldWaitError
 from ..ipmi.pool import Pool
 from ..ipmi.readings import read_sensors
+from ..ipmi.resolver import Resolver
 from ..ipmi.sdr import RecordCache
 from ..ipmi.session import Session
-from ..ipmi.target import AllowList, parse_target, resolve
+from ..ipmi.target import AllowList, parse_target
 from ..ipmi.watchdog import read_watchdog
 from ..ipmi_events import EventCounter
 from ..ipmi_module import BaseModule, Module
 from ..ipmi_modules_file import modules_file
 from ..ipmi_samples import METRICS, Answers, make_scrape
 
-__all__ = ["METRICS", "Settings", "parse", "probe"]
+__all__ = ["METRICS", "Settings", "begin", "parse", "probe"]
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,10 @@ class Settings(CollectorSettings):
         return modules_file(self.config_file).modules().get(name)
 
 
+# Targets come again and again, the settings stay.
+_parse_target = lru_cache(maxsize=4096)(parse_target)
+_allow_list = lru_cache(maxsize=16)(AllowList.parse)
+_resolver = Resolver()
 _records = RecordCache()
 _events = EventCounter(_records)
 _pools: dict[tuple[int, int], Pool] = {}
@@ -108,14 +115,14 @@ def probe(settings: Settings, target: Target) -> Answers:
     if module is None:
         raise BadTarget("there is no module of this name")
     try:
-        wanted = parse_target(target.address)
+        wanted = _parse_target(target.address)
     except ValueError as error:
         raise BadTarget(f"target: {error}") from error
     answers = Answers(is_up=dict.fromkeys(module.collectors, False))
     deadline = started + min(module.timeout_s, target.timeout_s - _MARGIN_S)
     try:
-        address = resolve(wanted)
-        if not AllowList.parse(settings.targets).admits(wanted, address):
+        address = _resolver.resolve(wanted)
+        if not _allow_list(settings.targets).admits(wanted, address):
             raise BadTarget("target: not permitted by ipmi.targets")
         pool = _pool(settings)
         with pool.session(address, module.credentials(), deadline, target.module) as session:
@@ -124,6 +131,60 @@ def probe(settings: Settings, target: Target) -> Answers:
         answers.problems.append(str(error))
     answers.duration_s = time.monotonic() - started
     return answers
+
+
+def begin(
+    settings: Settings, target: Target, done: Callable[[Callable[[], Answers]], None]
+) -> bool:
+    """Ask one BMC without waiting, where a session is kept and nothing unusual is to be done.
+
+    That is so for nearly every scrape, and hundreds come at once: a thread for each would cost
+    more than the IPMI. See core.py for `done`.
+    """
+    started = time.monotonic()
+    module = settings.module(target.module)
+    try:
+        wanted = _parse_target(target.address)
+    except ValueError:
+        return False  # probe() says what is wrong
+    address = _resolver.known(wanted)
+    if (
+        module is None
+        or address is None
+        or not _allow_list(settings.targets).admits(wanted, address)
+    ):
+        return False
+    try:
+        credentials = module.credentials()
+    except IpmiError:
+        return False
+    deadline = started + min(module.timeout_s, target.timeout_s - _MARGIN_S)
+
+    def ready(session: Session | None) -> None:
+        answers = Answers(is_up=dict.fromkeys(module.collectors, False))
+        if session is not None:
+            try:
+                _ask(session, module, answers, deadline)
+            except WouldWaitError:
+                session = None
+            except Exception as error:  # the loop's thread is not to be troubled with it
+                done(partial(_fail, error))
+                return
+        if session is None:
+            # A restart of the BMC, other sensors: that takes its time, and a thread.
+            rest = replace(target, timeout_s=started + target.timeout_s - time.monotonic())
+            work = partial(probe, settings, rest)
+            threading.Thread(target=done, args=(work,), name="probe-ipmi", daemon=True).start()
+            return
+        answers.duration_s = time.monotonic() - started
+        done(lambda: answers)
+
+    pool = _pool(settings)
+    return pool.begin_session(address, credentials, deadline, target.module, ready)
+
+
+def _fail(error: Exception) -> Answers:
+    raise error
 
 
 def _ask(session: Session, module: BaseModule, answers: Answers, deadline: float) -> None:

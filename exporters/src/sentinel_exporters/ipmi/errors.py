@@ -25,6 +25,10 @@ class NoAnswerError(IpmiError):
         return made
 
 
+class WouldWaitError(Exception):
+    """Something had to be asked where nothing may be waited for. No failure of the BMC's."""
+
+
 class LoginError(IpmiError):
     """The BMC answered, but gave no session: wrong password, no slot left, unknown user."""
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -105,6 +105,48 @@ class Pool:
                 if session is not None:
                     session.end_purpose(purpose)
                 self._give_back(key, session)
+
+    def begin_session(
+        self,
+        address: Address,
+        credentials: Credentials,
+        deadline: float,
+        purpose: str,
+        ready: Callable[[Session | None], None],
+    ) -> bool:
+        """Lend a kept session without waiting; False where that is not possible now.
+
+        `ready` is called in the loop's thread and must not wait, with a session that has
+        answered all that is asked for this `purpose`, or with None when it did not.
+        """
+        key = (address, credentials)
+        with self._changed:
+            kept = self._kept.get(key)
+            if (
+                kept is None
+                or address in self._seats
+                or address in self._silent
+                or not kept.session.is_foreseen(purpose)
+            ):
+                return False
+            del self._kept[key]
+            self._used += 1
+            seat = self._seats[address] = _Seat(users=1)
+            seat.turns.try_take()
+        session = kept.session
+
+        def end(is_complete: bool) -> None:
+            try:
+                ready(session if is_complete else None)
+            finally:
+                session.end_purpose(purpose)
+                self._give_back(key, session)
+                seat.turns.give_back()
+                self._leave(address)
+
+        session.set_deadline(deadline)
+        session.begin_ahead(purpose, _PROBE_SILENCE_S, end)
+        return True
 
     def close(self) -> None:
         """Log out everywhere. Sessions that are in use now are closed when they come back."""

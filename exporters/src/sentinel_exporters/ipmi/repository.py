@@ -94,7 +94,7 @@ class _Reader:
 
 
 def _data(answer: bytes, command: int, least: int) -> bytes:
-    if answer[0] == _RESERVATION_LOST:
+    if answer[0] == _RESERVATION_LOST and command == _GET_SDR:
         raise _ReservationLost
     if answer[0]:
         raise Session.refusal(_STORAGE, command, answer[0])

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pyghmi.exceptions import PyghmiException
 from pyghmi.ipmi.private.util import get_ipmi_error
 
-from .errors import BusyError, CompletionError, LoginError, NoAnswerError
+from .errors import BusyError, CompletionError, LoginError, NoAnswerError, WouldWaitError
 from .framing import Request, make_request
 from .loop import SILENCE_S, Job, Line, Talk, ask_all, shared_loop
 from .patience import Patience
@@ -69,8 +69,13 @@ class Session:
         # By purpose, what was asked the last time; what has been asked this time; and what was
         # answered before it was asked.
         self._plans: dict[str, tuple[Request, ...]] = {}
-        self._asked: dict[Request, None] = {}
-        self._answers: dict[Request, bytes] = {}
+        # The purposes for which nothing else was asked than what is asked each time.
+        self._foreseen: set[str] = set()
+        self._has_surprise = False
+        # Whether the thread that uses the session may wait for answers.
+        self._may_wait = True
+        self._asked: list[Request] = []
+        self._answers: dict[Request, list[bytes]] = {}
         try:
             self._udp = udp or connect(address)
             try:
@@ -107,17 +112,19 @@ class Session:
 
         Raises NoAnswerError, after which the session is of no use.
         """
-        known = self._answers
+        ahead = self._answers
         found: dict[Request, bytes] = {}
         missing = []
         for request in dict.fromkeys(requests):  # records may share a sensor
             if (request.netfn, request.command) in _REPEATABLE:
-                self._asked[request] = None
-            answer = known.pop(request, None)
-            if answer is None:
-                missing.append(request)
+                self._asked.append(request)
             else:
-                found[request] = answer
+                self._has_surprise = True
+            answers = ahead.get(request)
+            if answers:
+                found[request] = answers.pop(0)
+            else:
+                missing.append(request)
         if missing:
             found.update(zip(missing, self.converse(ask_all(missing)), strict=True))
         return [found[request] for request in requests]
@@ -127,6 +134,8 @@ class Session:
 
         Raises what the talk raises; NoAnswerError, after which the session is of no use.
         """
+        if not self._may_wait:
+            raise WouldWaitError
         if self.is_lost:
             raise NoAnswerError("the session is lost")
         job = self._start(talk, self._deadline, SILENCE_S)
@@ -153,10 +162,38 @@ class Session:
                 self.is_lost = True
                 raise
 
+    def is_foreseen(self, purpose: str) -> bool:
+        """Whether `read_ahead` is likely to find every answer."""
+        return purpose in self._foreseen
+
+    def begin_ahead(
+        self, purpose: str, silence_s: float, ready: Callable[[bool], None]
+    ) -> None:
+        """Do what `read_ahead` does without waiting for it.
+
+        `ready` is called in the loop's thread, with whether all was answered. It must not wait,
+        and a request that would have to raises WouldWaitError until it returns.
+        """
+
+        def end(job: Job[None]) -> None:
+            self.is_lost = job.error is not None and not self._answers
+            self._may_wait = False
+            try:
+                ready(job.error is None)
+            finally:
+                self._may_wait = True
+
+        talk = self._collect(self._plans[purpose])
+        self._start(talk, self._deadline, silence_s, end)
+
     def end_purpose(self, purpose: str) -> None:
         """Remember what was asked since the last call, for the next `read_ahead`."""
         if self._asked:
             self._plans[purpose] = tuple(self._asked)
+            self._foreseen.discard(purpose)
+            if not self._has_surprise:
+                self._foreseen.add(purpose)
+        self._has_surprise = False
         self._asked.clear()
         self._answers.clear()
 
@@ -209,7 +246,9 @@ class Session:
         answers = self._answers
         answers.clear()
         for request in requests:
-            answers[request] = yield request
+            answer = yield request
+            # Twice in a scrape means that it is to be asked twice.
+            answers.setdefault(request, []).append(answer)
 
     @staticmethod
     def refusal(netfn: int, command: int, code: int) -> CompletionError:

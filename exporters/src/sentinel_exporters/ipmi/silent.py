@@ -63,8 +63,8 @@ class SilentBmcs:
         self._lock = threading.Lock()
         self._silent: dict[Address, _Silent] = {}
 
-    def __len__(self) -> int:
-        return len(self._silent)
+    def __contains__(self, address: Address) -> bool:
+        return address in self._silent
 
     def check(self, address: Address) -> None:
         """Return when nothing speaks against asking this BMC; else raise NoAnswerError soon."""
