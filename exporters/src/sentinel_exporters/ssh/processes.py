@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,11 +64,15 @@ class _Reader:
             if name.isdecimal():
                 self._read_stat(name)
         sshds = [pid for pid, stat in self._stats.items() if stat.command in _COMMANDS]
+        statuses = {pid: status for pid in sshds if (status := self._read_status(pid))}
+        # A user's session is told by what is below its monitor, whose title is not needed.
+        monitors = {self._stats[pid].parent for pid, (uid, _) in statuses.items() if uid != 0}
         found: dict[int, Process] = {}
-        for pid in sshds:
-            if (process := self._describe(pid)) is not None:
-                found[pid] = process
-        self._add_titles(found)
+        for pid, (uid, is_contained) in statuses.items():
+            title = "" if pid in monitors else self._read_title(pid)
+            if title is not None:
+                login = self._read_login(pid) if uid == 0 else None
+                found[pid] = self._process(pid, uid, title, is_contained, login)
         self._add_children(sshds, found)
         for pid in sshds:
             self._add_ancestors(pid, found)
@@ -96,27 +99,29 @@ class _Reader:
             return
         self._stats[int(name)] = _Stat(int(parent), head[head.index(b"(") + 1 :], rest)
 
-    def _process(self, pid: int) -> Process:
-        """Return what is known of a process by its `stat`."""
+    def _process(
+        self,
+        pid: int,
+        uid: int | None = None,
+        title: str = "",
+        is_contained: bool = False,
+        login_uid: int | None = None,
+    ) -> Process:
+        """Return what is known of a process, most of it by its `stat`."""
         stat = self._stats[pid]
-        # The 5th and 7th fields are the group and the terminal, the 22nd is starttime.
+        # Behind the parent's pid the terminal is the third, and starttime the 18th.
         fields = stat.rest.split(None, 18)
         return Process(
-            pid=pid,
-            parent=stat.parent,
-            command=stat.command.decode(errors="replace"),
-            has_terminal=fields[2] != b"0",
-            started=self._booted + int(fields[17]) / _TICKS_PER_S,
+            pid,
+            stat.parent,
+            stat.command.decode(errors="replace"),
+            fields[2] != b"0",
+            self._booted + int(fields[17]) / _TICKS_PER_S,
+            uid,
+            title,
+            is_contained,
+            login_uid,
         )
-
-    def _describe(self, pid: int) -> Process | None:
-        """Return an sshd but for its title, or None for one that has ended."""
-        status = self._read_status(pid)
-        if status is None:
-            return None
-        uid, is_contained = status
-        login = self._read_login(pid) if uid == 0 else None
-        return replace(self._process(pid), uid=uid, is_contained=is_contained, login_uid=login)
 
     def _read_status(self, pid: int) -> tuple[int, bool] | None:
         """Return the real uid, and whether it is in a PID namespace below ours.
@@ -137,16 +142,12 @@ class _Reader:
             return None
         return int(_field(text, b"\nUid:\t").split()[0]), b"\t" in _field(text, b"\nNSpid:\t")
 
-    def _add_titles(self, found: dict[int, Process]) -> None:
-        """Add the titles, save of the monitors of users, which are told by their children."""
-        monitors = {process.parent for process in found.values() if process.uid != 0}
-        for pid in found.keys() - monitors:
-            title = self._read(f"{pid}/cmdline", _TITLE_BYTES)
-            if title is None:
-                del found[pid]
-                continue
-            text = title.replace(b"\0", b" ").decode(errors="replace").rstrip()
-            found[pid] = replace(found[pid], title=text)
+    def _read_title(self, pid: int) -> str | None:
+        """Return what an sshd calls itself, or None where it has ended."""
+        title = self._read(f"{pid}/cmdline", _TITLE_BYTES)
+        if title is None:
+            return None
+        return title.rstrip(b"\0 ").replace(b"\0", b" ").decode(errors="replace")
 
     def _add_children(self, sshds: Sequence[int], found: dict[int, Process]) -> None:
         parents = frozenset(sshds)
@@ -161,7 +162,7 @@ class _Reader:
             status = self._read_status(at)
             if status is None:
                 return
-            found[at] = replace(self._process(at), uid=status[0])
+            found[at] = self._process(at, status[0])
             at = self._stats[at].parent
 
     def _read_login(self, pid: int) -> int | None:
