@@ -108,7 +108,9 @@ def test_a_request_that_is_cut_short_is_not_answered_with_a_page(
     assert is_page(site.ask())
 
 
-def test_more_clients_than_are_waited_for_shut_nobody_out(site: Site) -> None:
+def test_more_clients_than_are_waited_for_shut_nobody_out(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Both ends of each connection are here.
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
@@ -123,6 +125,7 @@ def test_more_clients_than_are_waited_for_shut_nobody_out(site: Site) -> None:
             assert len(threads) <= 512
             # Some had to go, some had no room, and the others are waited for still.
             ends = Counter(what_came(connection) for connection in silent)
+            assert caplog.text.count("connections refused") == 1
             assert set(ends) == {b"dropped", b"HTTP/1.0 503 ", b"nothing"}
             # Those that have sent no byte may not have been taken in yet.
             assert ends[b"nothing"] <= 256 + 1000 // 25

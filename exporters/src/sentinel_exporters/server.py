@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import socket
 import threading
 import time
@@ -37,6 +38,7 @@ _MAX_REQUEST_BYTES = 128 * 1024
 _MAX_WAITING = 256
 _PATIENCE_S = 1.0
 _SHUTDOWN_TIMEOUT_S = 5.0
+_TELL_AGAIN_S = 60.0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -102,6 +104,8 @@ class Server(TCPServer):
         self.pages = pages
         self.access = access
         self.connections = Connections(_MAX_WAITING, _PATIENCE_S)
+        # Of the accepting thread alone.
+        self._told_of_crowd = -math.inf
         super().__init__((host, port), _Handler)
         # A client is taken in when it has asked, or after a second of silence.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
@@ -119,7 +123,11 @@ class Server(TCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own. Any: the base class allows other kinds of sockets."""
         if not self.connections.admit(request):
-            log.warning("connection refused reason=busy client=%s", client_address[0])
+            # Once a minute: a crowd of clients must not fill the log too.
+            now = time.monotonic()
+            if now - self._told_of_crowd >= _TELL_AGAIN_S:
+                self._told_of_crowd = now
+                log.warning("connections refused reason=busy client=%s", client_address[0])
             if self.scheme == "http":
                 head = b"503 Service Unavailable\r\nRetry-After: 5"
                 _answer_at_once(request, head, b"busy\n")
