@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -70,6 +71,27 @@ class Sample:
     metric: Metric
     labels: tuple[str, ...]
     value: float
+
+    @cached_property
+    def line(self) -> str:
+        """The sample's line on a page, the same in every form of page.
+
+        It is kept, since a collector may keep samples: of two hundred BMCs that are read at
+        once, most sensors say what others have said before.
+        """
+        value = repr(float(self.value))
+        if not self.labels:
+            return f"{self.metric.name} {value}\n"
+        pairs = zip(self.metric.labels, self.labels, strict=True)
+        labels = ",".join([f'{name}="{escape_label(text)}"' for name, text in pairs])
+        return f"{self.metric.name}{{{labels}}} {value}\n"
+
+
+def escape_label(text: str) -> str:
+    """Return a label's value, or a help text of OpenMetrics, as it stands between quotes."""
+    if "\\" in text or "\n" in text or '"' in text:
+        return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    return text
 
 
 @dataclass(frozen=True)

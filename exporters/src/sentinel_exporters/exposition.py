@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from .core import Metric, Sample
+from .core import Metric, Sample, escape_label
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS = "application/openmetrics-text; version={}; charset=utf-8"
@@ -23,7 +23,7 @@ def write_text(samples: Iterable[Sample]) -> bytes:
     for metric, family in _by_family(samples):
         lines.append(f"# HELP {metric.name} {_escape_line(metric.help)}\n")
         lines.append(f"# TYPE {metric.name} {metric.type}\n")
-        _write_samples(lines, metric, family)
+        lines += [sample.line for sample in family]
     return _encode(lines)
 
 
@@ -34,11 +34,11 @@ def write_openmetrics(samples: Iterable[Sample]) -> bytes:
         # A counter's family is named without the _total of its samples, and a unit is permitted
         # only where the family's name ends with it.
         name = metric.name.removesuffix("_total") if metric.type == "counter" else metric.name
-        lines.append(f"# HELP {name} {_escape_value(metric.help)}\n")
+        lines.append(f"# HELP {name} {escape_label(metric.help)}\n")
         lines.append(f"# TYPE {name} {metric.type}\n")
         if metric.unit and name.endswith(f"_{metric.unit}"):
             lines.append(f"# UNIT {name} {metric.unit}\n")
-        _write_samples(lines, metric, family)
+        lines += [sample.line for sample in family]
     lines.append("# EOF\n")
     return _encode(lines)
 
@@ -48,22 +48,6 @@ def _by_family(samples: Iterable[Sample]) -> list[tuple[Metric, list[Sample]]]:
     for sample in samples:
         families.setdefault(sample.metric, []).append(sample)
     return sorted(families.items(), key=lambda item: item[0].name)
-
-
-def _write_samples(lines: list[str], metric: Metric, samples: Iterable[Sample]) -> None:
-    # One template for the family: a page has thousands of samples, and the names, which have
-    # no percent sign, are the same in each.
-    labels = ",".join(f'{name}="%s"' for name in metric.labels)
-    template = f"{metric.name}{{{labels}}} %r\n" if labels else f"{metric.name} %r\n"
-    for sample in samples:
-        values = [_escape_value(value) for value in sample.labels]
-        lines.append(template % (*values, float(sample.value)))
-
-
-def _escape_value(value: str) -> str:
-    if "\\" in value or "\n" in value or '"' in value:
-        return _escape_line(value).replace('"', '\\"')
-    return value
 
 
 def _escape_line(text: str) -> str:

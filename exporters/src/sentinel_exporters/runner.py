@@ -187,14 +187,15 @@ def _most_important(
 
 def check_scrape(collector: Collector, scrape: Scrape) -> Scrape:
     """Return the scrape; raises ContractError when its samples would spoil the page."""
-    declared = frozenset(collector.families)
+    declared = set(collector.families)
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for sample in scrape.samples:
-        if sample.metric not in declared:
-            raise ContractError(f"{sample.metric.name} is not in METRICS")
+        metric = sample.metric
+        if metric not in declared:
+            raise ContractError(f"{metric.name} is not in METRICS")
         if not math.isfinite(sample.value):
-            raise ContractError(f"{sample.metric.name} is {sample.value}")
-        if (sample.metric.name, sample.labels) in seen:
-            raise ContractError(f"{sample.metric.name}{list(sample.labels)} is there twice")
-        seen.add((sample.metric.name, sample.labels))
+            raise ContractError(f"{metric.name} is {sample.value}")
+        if (key := (metric.name, sample.labels)) in seen:
+            raise ContractError(f"{metric.name}{list(sample.labels)} is there twice")
+        seen.add(key)
     return scrape

@@ -37,6 +37,11 @@ _REPEATABLE = {
     (0x0A, 0x40),  # Get SEL Info
     (0x2C, 0x02),  # DCMI Get Power Reading
 }
+# What is asked once in a session, and then known.
+_ASKED_ONCE = {
+    (0x06, 0x01),  # Get Device ID
+    (0x06, 0x59),  # Get System Info Parameters
+}
 
 Result = TypeVar("Result")
 
@@ -116,9 +121,10 @@ class Session:
         found: dict[Request, bytes] = {}
         missing = []
         for request in dict.fromkeys(requests):  # records may share a sensor
-            if (request.netfn, request.command) in _REPEATABLE:
+            kind = request.netfn, request.command
+            if kind in _REPEATABLE:
                 self._asked.append(request)
-            else:
+            elif kind not in _ASKED_ONCE:
                 self._has_surprise = True
             answers = ahead.get(request)
             if answers:
