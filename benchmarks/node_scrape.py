@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,9 +22,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.sessions import cpu_s, end
+from benchmarks.sessions import cpu_s
 from tests.exporters.nvml_driver import FULL, Driver, build
 from tests.exporters.running import NPU_SMI, parse_series, values
+from tests.lab.connections import Connections
 from tests.lab.node import Node, why_not
 from tests.lab.wait import wait_for
 
@@ -70,8 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         node = stack.enter_context(Node("bench", folder))
-        clients = open_sessions(node)
-        stack.callback(end, clients)
+        stack.callback(open_sessions(node).end)
         pid = start_exporter(node)
         programs = [
             Program("sentinel-exporter", EXPORTER_PORT, pid=pid),
@@ -87,27 +86,18 @@ def main(arguments: Sequence[str]) -> int:
     return int(bool(problems) or percentile_95(programs[0]) >= SCRAPE_MAX_MS)
 
 
-def open_sessions(node: Node) -> list[subprocess.Popen[bytes]]:
+def open_sessions(node: Node) -> Connections:
     """Start sshd, and log in so many times, each with a terminal, a shell and a program."""
     key = node.make_key("user")
-    for number in range(USERS):
-        user = f"user{number}"
+    users = [f"user{number}" for number in range(USERS)]
+    for user in users:
         node.add_user(user)
         public = key.with_suffix(".pub").read_text()
         node.write(f"/home/{user}/.ssh/authorized_keys", public, owner=user)
     node.start_sshd()
-    clients = []
-    for number in range(SESSIONS):
-        argv = node.ssh_argv(f"user{number % USERS}", key, "-tt")
-        client = subprocess.Popen(
-            [*argv, "echo open; sleep 100000; true"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert client.stdout is not None
-        if client.stdout.readline().strip() != b"open":
-            raise RuntimeError(f"login {number} was refused")
-        clients.append(client)
-    return clients
+    connections = Connections(node, key, users)
+    connections.open_terminals(SESSIONS)
+    return connections
 
 
 def start_exporter(node: Node) -> int:
