@@ -128,10 +128,15 @@ def test_connections_that_are_turned_away_are_counted_by_sshds_own_sums() -> Non
             f"{drop} penalty: failed authentication",
             f"{drop} past MaxStartups",
             f"{drop} past Maxstartups",
+            # Since 10.0.
+            f"{drop} Maxstartups",
+            "Maxstartups logging rate-limited: additional 4 connections dropped",
+            "PerSourcePenalties logging rate-limited: additional 40 connections dropped",
         )
     ] == [
         Dropped(1, "begins"), Dropped(7, "lasts"), Dropped(12, "ends"), Dropped(1, "single"),
         None, None,
+        Dropped(1, "single"), Dropped(4, "single"), Dropped(40, "single"),
     ]  # fmt: skip
 
 

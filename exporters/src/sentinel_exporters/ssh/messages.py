@@ -1,7 +1,7 @@
 """Say what a message of sshd's means for a login. Counts nothing and reads nothing.
 
 The texts are those of OpenSSH 8.2 to 10.2 (auth.c, auth2.c, auth-pam.c, kex.c, monitor.c,
-packet.c, sshd.c, sshd-session.c). A client chooses a part of them: its user name, its first
+packet.c, sshd.c, sshd-session.c); 9.2 and 10.0 were run. A client chooses a part of them: its user name, its first
 line, the reason that it leaves with. So each is told by how it begins, which no client chooses,
 and matched to its end only where nothing of a client's stands in it.
 """
@@ -48,9 +48,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Dropped:
-    """sshd turned connections away at the door: MaxStartups, or a penalty (`single`).
+    """sshd turned connections away at the door, by MaxStartups or for a penalty.
 
-    `count`: by MaxStartups since its throttling began, those included that were told before.
+    `count`: so many more (`single`); else, before 10.0, by MaxStartups since its throttling
+    began, those included that were told before.
     """
 
     count: int
@@ -64,9 +65,13 @@ _BEGINNING = re.compile(r"beginning MaxStartups throttling$")
 _THROTTLED = re.compile(
     r"(in|exited) MaxStartups throttling (?:for|after) \S+, (\d+) connections dropped$"
 )
-# A penalty for failures before (since 9.8). What is past MaxStartups is in the sums above,
-# while a line for each is in the log only at LogLevel VERBOSE.
-_PENALTY = re.compile(r"drop connection #\d+ from \[\S+\]:\d+ on \[\S+\]:\d+ (?!past M)")
+# What is past MaxStartups is in those sums, while a line for each is in the log only at
+# LogLevel VERBOSE. A penalty for failures before (since 9.8), and since 10.0 MaxStartups too: a
+# line for each, and when there were too many, how many more.
+_TURNED_AWAY = re.compile(
+    r"drop connection #\d+ from \[\S+\]:\d+ on \[\S+\]:\d+ (?!past M)"
+    r"|\w+ logging rate-limited: additional (\d+) connections dropped$"
+)
 
 # sshd's word for the other side: `1.2.3.4 port 5`, `invalid user x 1.2.3.4 port 5`,
 # `authenticating user x …`, and once logged in `user x …`.
@@ -144,4 +149,6 @@ def _read_dropped(body: str) -> Dropped | None:
         return Dropped(1, "begins")
     if found := _THROTTLED.match(body):
         return Dropped(int(found[2]), "ends" if found[1] == "exited" else "lasts")
-    return Dropped(1, "single") if _PENALTY.match(body) else None
+    if found := _TURNED_AWAY.match(body):
+        return Dropped(int(found[1] or 1), "single")
+    return None
