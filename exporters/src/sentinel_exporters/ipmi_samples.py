@@ -21,6 +21,13 @@ UP = Metric("ipmi_up", "gauge", "1 when the collector read the BMC, else 0.", ("
 DURATION = Metric(
     "ipmi_scrape_duration_seconds", "gauge", "How long the whole scrape took.", (), "seconds"
 )
+AGE = Metric(
+    "ipmi_scrape_age_seconds",
+    "gauge",
+    "Time since the BMC was asked; only where ipmi.max_age_s permits to serve an answer again.",
+    (),
+    "seconds",
+)
 _ID = ("id", "name")
 _STATE_HELP = "The sensor's state: 0 nominal, 1 warning, 2 critical."
 
@@ -153,6 +160,7 @@ WATCHDOG_PRESENT = Metric(
 METRICS = (
     UP,
     DURATION,
+    AGE,
     *(metric for pair in _TYPED.values() for metric in pair),
     FAN_RATIO,
     SENSOR_VALUE,
@@ -184,6 +192,8 @@ class Answers:
     """What one BMC told. None: not asked for, or not told."""
 
     duration_s: float = 0.0
+    # Since when the BMC was asked; None where answers are not kept.
+    age_s: float | None = None
     readings: Sequence[Reading] | None = None
     chassis: Chassis | None = None
     event_log: EventLog | None = None
@@ -202,6 +212,8 @@ class Answers:
 def make_scrape(answers: Answers) -> Scrape:
     """Turn a BMC's answers into samples; what it did not tell has none."""
     samples = [DURATION.sample(answers.duration_s)]
+    if answers.age_s is not None:
+        samples.append(AGE.sample(answers.age_s))
     samples += [UP.sample(float(is_up), name) for name, is_up in answers.is_up.items()]
     for reading in answers.readings or ():
         samples += sample_reading(reading)

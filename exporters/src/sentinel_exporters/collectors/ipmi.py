@@ -34,6 +34,7 @@ from ..ipmi.session import Session
 from ..ipmi.target import AllowList, parse_target
 from ..ipmi.watchdog import read_watchdog
 from ..ipmi_events import EventCounter
+from ..ipmi_latest import Latest
 from ..ipmi_module import BaseModule, Module
 from ..ipmi_modules_file import modules_file
 from ..ipmi_samples import METRICS, Answers, make_scrape
@@ -53,6 +54,8 @@ class Settings(CollectorSettings):
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     # Addresses, networks, names and *.suffixes that may be asked; empty: any.
     targets: tuple[str, ...] = ()
+    # How old answers may be that are served again; 0: each scrape asks.
+    max_age_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
     # Logins, and readings of SDR repositories, at the same time; further ones wait their turn.
     max_logins: Annotated[int, Field(ge=1, le=1024)] = 50
     # Sessions that are open at the same time, those kept for the next scrape included.
@@ -91,6 +94,7 @@ class Settings(CollectorSettings):
 _parse_target = lru_cache(maxsize=4096)(parse_target)
 _allow_list = lru_cache(maxsize=16)(AllowList.parse)
 _resolver = Resolver()
+_latest = Latest()
 _records = RecordCache()
 _events = EventCounter(_records)
 _pools: dict[tuple[int, int], Pool] = {}
@@ -118,6 +122,8 @@ def probe(settings: Settings, target: Target) -> Answers:
         wanted = _parse_target(target.address)
     except ValueError as error:
         raise BadTarget(f"target: {error}") from error
+    if settings.max_age_s and (latest := _latest.find(target, settings.max_age_s)):
+        return latest
     answers = Answers(is_up=dict.fromkeys(module.collectors, False))
     deadline = started + min(module.timeout_s, target.timeout_s - _MARGIN_S)
     try:
@@ -129,8 +135,7 @@ def probe(settings: Settings, target: Target) -> Answers:
             _ask(session, module, answers, deadline)
     except IpmiError as error:
         answers.problems.append(str(error))
-    answers.duration_s = time.monotonic() - started
-    return answers
+    return _complete(answers, settings, target, started)
 
 
 def begin(
@@ -154,6 +159,9 @@ def begin(
         or not _allow_list(settings.targets).admits(wanted, address)
     ):
         return False
+    if settings.max_age_s and (latest := _latest.find(target, settings.max_age_s)):
+        done(lambda: latest)
+        return True
     try:
         credentials = module.credentials()
     except IpmiError:
@@ -176,11 +184,16 @@ def begin(
             work = partial(probe, settings, rest)
             threading.Thread(target=done, args=(work,), name="probe-ipmi", daemon=True).start()
             return
-        answers.duration_s = time.monotonic() - started
-        done(lambda: answers)
+        complete = _complete(answers, settings, target, started)
+        done(lambda: complete)
 
     pool = _pool(settings)
     return pool.begin_session(address, credentials, deadline, target.module, ready)
+
+
+def _complete(answers: Answers, settings: Settings, target: Target, started: float) -> Answers:
+    answers.duration_s = time.monotonic() - started
+    return _latest.keep(target, answers, started) if settings.max_age_s else answers
 
 
 def _fail(error: Exception) -> Answers:

@@ -136,6 +136,8 @@ class Pool:
         session = kept.session
 
         def end(is_complete: bool) -> None:
+            if not is_complete:
+                log.info("ipmi session lost bmc=%s", address)
             try:
                 ready(session if is_complete else None)
             finally:

@@ -26,6 +26,7 @@ __all__ = ["Credentials", "Privilege", "Session"]
 _APP = 0x06
 _CLOSE_SESSION = 0x3C  # IPMI 2.0, 22.19
 _GET_DEVICE_ID = make_request(_APP, 0x01)
+_GET_REPOSITORY_INFO = make_request(0x0A, 0x20)
 
 # What reads something that changes, and changes nothing: network function and command. What one
 # scrape has asked of these, the next will ask again.
@@ -195,7 +196,9 @@ class Session:
     def end_purpose(self, purpose: str) -> None:
         """Remember what was asked since the last call, for the next `read_ahead`."""
         if self._asked:
-            self._plans[purpose] = tuple(self._asked)
+            # Whether the session is alive must not hang on what may take the BMC long.
+            quick = [] if self._asked[0] is _GET_REPOSITORY_INFO else [_GET_DEVICE_ID]
+            self._plans[purpose] = (*quick, *self._asked)
             self._foreseen.discard(purpose)
             if not self._has_surprise:
                 self._foreseen.add(purpose)
