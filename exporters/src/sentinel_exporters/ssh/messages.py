@@ -1,9 +1,9 @@
 """Say what a message of sshd's means for a login. Counts nothing and reads nothing.
 
 The texts are those of OpenSSH 8.2 to 10.2 (auth.c, auth2.c, auth-pam.c, kex.c, monitor.c,
-packet.c, sshd.c, sshd-session.c); 9.2 and 10.0 were run. A client chooses a part of them: its user name, its first
-line, the reason that it leaves with. So each is told by how it begins, which no client chooses,
-and matched to its end only where nothing of a client's stands in it.
+packet.c, sshd.c, sshd-session.c); 9.2 and 10.0 were run. A client chooses a part of them: its
+user name, its first line, the reason that it leaves with. So each is told by how it begins,
+which no client chooses, and matched to its end only where nothing of a client's stands in it.
 """
 
 from __future__ import annotations
