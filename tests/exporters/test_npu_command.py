@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from sentinel_exporters.collectors.npu import Settings, is_present, parse, read, read_devices
-from sentinel_exporters.npu_smi.errors import NpuSmiError
+from sentinel_exporters.npu_smi.command import run_tool
+from sentinel_exporters.npu_smi.errors import NoAnswer, NpuSmiError
 from sentinel_exporters.owners import find_owners
 from tests.exporters.npu_series import TWO_CARDS
 from tests.exporters.npu_tables import mapping, none_running
-from tests.exporters.running import NPU_SMI
+from tests.exporters.running import NPU_SMI, serving
+from tests.lab.wait import wait_for
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="runs a process as another user")
 
@@ -149,3 +151,38 @@ def test_the_source_is_present_when_its_program_is_there() -> None:
     assert is_present(Settings(command=f"{sys.executable} -I"))
     assert not is_present(Settings(command="/no/such/tool info"))
     assert not is_present(Settings(command=""))
+
+
+def test_a_tool_that_writes_without_end_is_stopped(tmp_path: Path) -> None:
+    for stream in ("cat /dev/zero", "cat /dev/zero >&2"):
+        with pytest.raises(NpuSmiError, match="more than 4 MiB of output"):
+            run_tool(f"sh -c 'echo $$ > {tmp_path}/pid; {stream}'", (), 60)
+        wait_for_end(int((tmp_path / "pid").read_text()))
+
+
+def test_a_tool_that_closes_its_outputs_and_stays_is_given_up() -> None:
+    with pytest.raises(NoAnswer):
+        run_tool("sh -c 'echo told; exec >/dev/null 2>&1; sleep 60'", (), 0.2)
+
+
+def test_an_exporter_that_ends_leaves_no_tool_behind(tmp_path: Path) -> None:
+    tool = tmp_path / "npu-smi"
+    tool.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\nsleep 60\n"
+    )
+    tool.chmod(0o755)
+    env = {"SENTINEL_EXPORTER_NPU__COMMAND": str(tool)}
+    with serving(tmp_path / "log", "--collectors", "npu", env=env):
+        wait_for("the tool runs", (tmp_path / "pid").exists)
+    wait_for_end(int((tmp_path / "pid").read_text()))
+
+
+def wait_for_end(pid: int) -> None:
+    def is_over() -> bool:
+        try:
+            # One that nobody has waited for yet has no command line.
+            return not Path(f"/proc/{pid}/cmdline").read_bytes()
+        except FileNotFoundError:
+            return True
+
+    wait_for("the tool has ended", is_over)
