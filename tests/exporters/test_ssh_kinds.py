@@ -195,8 +195,9 @@ def test_nothing_that_a_user_runs_is_taken_for_an_sshd(
     assert [line.split() for line in table] == [["sshd", *title.split()]] * count
     lab.wait_until({("alice", "exec"): 1}, 1)
     lab.end()
+    parents = partial(node.run, ["ps", "-o", "ppid=", *listed])
+    wait_for("it is an orphan", lambda: "1" in parents().stdout.split())
     lab.wait_until({}, 0)
-    assert "1" in node.run(["ps", "-o", "ppid=", *listed]).stdout.split()
     node.run(["kill", "-KILL", *pids])
 
 
