@@ -168,17 +168,19 @@ def begin(
         return False
     deadline = started + min(module.timeout_s, target.timeout_s - _MARGIN_S)
 
-    def ready(session: Session | None) -> None:
+    def ready(found: Session | IpmiError | None) -> None:
         answers = Answers(is_up=dict.fromkeys(module.collectors, False))
-        if session is not None:
+        if isinstance(found, IpmiError):
+            answers.problems.append(str(found))
+        elif found is not None:
             try:
-                _ask(session, module, answers, deadline)
+                _ask(found, module, answers, deadline)
             except WouldWaitError:
-                session = None
+                found = None
             except Exception as error:  # the loop's thread is not to be troubled with it
                 done(partial(_fail, error))
                 return
-        if session is None:
+        if found is None:
             # A restart of the BMC, other sensors: that takes its time, and a thread.
             rest = replace(target, timeout_s=started + target.timeout_s - time.monotonic())
             work = partial(probe, settings, rest)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from .errors import BusyError, IpmiError
+from .errors import BusyError, IpmiError, NoAnswerError
 from .loop import SILENCE_S, Loop, shared_loop
 from .session import Credentials, Session
 from .silent import SilentBmcs
@@ -112,22 +112,20 @@ class Pool:
         credentials: Credentials,
         deadline: float,
         purpose: str,
-        ready: Callable[[Session | None], None],
+        ready: Callable[[Session | NoAnswerError | None], None],
     ) -> bool:
         """Lend a kept session without waiting; False where that is not possible now.
 
-        `ready` is called in the loop's thread and must not wait, with a session that has
-        answered all that is asked for this `purpose`, or with None when it did not.
+        `ready` is called once, from any thread, and must not wait: with a session that has
+        answered all that is asked for this `purpose`, with the reason why the BMC is not to
+        be asked, or with None when `session` is needed for it.
         """
         key = (address, credentials)
+        if self._silent.begin_check(address, ready):
+            return True
         with self._changed:
             kept = self._kept.get(key)
-            if (
-                kept is None
-                or address in self._seats
-                or address in self._silent
-                or not kept.session.is_foreseen(purpose)
-            ):
+            if kept is None or address in self._seats or not kept.session.is_foreseen(purpose):
                 return False
             del self._kept[key]
             self._used += 1
@@ -138,6 +136,7 @@ class Pool:
         def end(is_complete: bool) -> None:
             if not is_complete:
                 log.info("ipmi session lost bmc=%s", address)
+                self._silent.note_loss(address, _PROBE_SILENCE_S)
             try:
                 ready(session if is_complete else None)
             finally:
@@ -205,6 +204,7 @@ class Pool:
             session.read_ahead(purpose, _PROBE_SILENCE_S)
         except IpmiError as error:
             log.info("ipmi session lost bmc=%s reason=%s", session.address, error)
+            self._silent.note_loss(session.address, _PROBE_SILENCE_S)
             session.close()
             return None
         return session
@@ -212,7 +212,7 @@ class Pool:
     def _open(self, key: _Key, deadline: float) -> Session:
         address, credentials = key
         # A BMC that does not answer must not take one of the places for logins.
-        udp = self._silent.greet(address, deadline, SILENCE_S)
+        udp = self._silent.greet(address, deadline)
         if not self._slow_turns.take(deadline):
             udp.close()
             raise BusyError("other logins have not ended in time")

@@ -6,16 +6,18 @@ it now and then; the next scrape after an answer goes the usual way.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .errors import NoAnswerError
 from .framing import Outside, make_request
-from .loop import Job, Line, Loop, ask_all
+from .loop import SILENCE_S, Job, Line, Loop, ask_all
 from .patience import Patience
 from .target import Address
 from .wire import connect
@@ -26,10 +28,10 @@ log = logging.getLogger(__name__)
 # (IPMI 2.0, 22.13): the beginning of each login, answered without a session.
 _ARE_YOU_THERE = make_request(0x06, 0x38, b"\x8e\x02")
 
-# How often a silent BMC is asked: often while it may just be restarting, which takes minutes.
+# How often a silent BMC is asked: less and less often after 40 s, every 30 s after ten minutes.
 _FIRST_INTERVAL_S = 2.0
 _LAST_INTERVAL_S = 30.0
-_PATIENT_FOR_S = 600.0
+_SLOWER_AFTER = 40.0
 _JITTER = 0.1
 # How long one such question waits: it is not repeated, the next one is its repetition.
 _ANSWER_S = 1.5
@@ -39,6 +41,7 @@ _GLANCE_S = 0.25
 _LEAST_SILENCE_S = 1.0
 # A BMC that nobody has wanted to read for so long is forgotten.
 _FORGET_S = 900.0
+_MAX_LOST = 4096
 
 
 @dataclass
@@ -51,8 +54,12 @@ class _Silent:
     is_asked: bool = False
     # Which of the timers counts.
     timer: int = 0
-    # Set when it is silent no more.
-    is_back: threading.Event = field(default_factory=threading.Event)
+    # Called when it is silent no more.
+    on_return: list[Callable[[], None]] = field(default_factory=list)
+
+    def error(self) -> NoAnswerError:
+        """Return what to say of it."""
+        return NoAnswerError(f"silent for {time.monotonic() - self.since:.0f} s: {self.reason}")
 
 
 class SilentBmcs:
@@ -62,27 +69,71 @@ class SilentBmcs:
         self._loop = loop
         self._lock = threading.Lock()
         self._silent: dict[Address, _Silent] = {}
-
-    def __contains__(self, address: Address) -> bool:
-        return address in self._silent
+        # Since when a session is without an answer that was given up.
+        self._lost: dict[Address, float] = {}
 
     def check(self, address: Address) -> None:
         """Return when nothing speaks against asking this BMC; else raise NoAnswerError soon."""
-        entry = self._silent.get(address)
-        if entry is None:
-            return
-        entry.wanted_at = time.monotonic()
-        self._ask(address, entry)
-        if not entry.is_back.wait(_GLANCE_S):
-            silence_s = time.monotonic() - entry.since
-            raise NoAnswerError(f"silent for {silence_s:.0f} s: {entry.reason}")
+        told = threading.Event()
+        errors: list[NoAnswerError] = []
 
-    def greet(self, address: Address, deadline: float, silence_s: float) -> socket.socket:
+        def tell(error: NoAnswerError | None) -> None:
+            errors.extend([error] if error is not None else [])
+            told.set()
+
+        if self.begin_check(address, tell):
+            told.wait()
+        if errors:
+            raise errors[0]
+
+    def begin_check(
+        self, address: Address, tell: Callable[[NoAnswerError | None], None]
+    ) -> bool:
+        """Begin to `check` without waiting; False when the BMC is not known to be silent.
+
+        `tell` is called once and soon, usually in the loop's thread, and must not wait: with
+        what speaks against asking the BMC, or None when it has answered again.
+        """
+        with self._lock:
+            entry = self._silent.get(address)
+            if entry is None:
+                return False
+            untold = [tell]
+
+            def tell_once(error: NoAnswerError | None) -> None:
+                with contextlib.suppress(IndexError):
+                    untold.pop()(error)
+
+            def is_back() -> None:
+                tell_once(None)
+
+            def time_is_up() -> None:
+                with contextlib.suppress(ValueError):  # it is back, just now
+                    entry.on_return.remove(is_back)
+                tell_once(entry.error())
+
+            entry.on_return.append(is_back)
+            entry.wanted_at = time.monotonic()
+        self._loop.call_at(time.monotonic() + _GLANCE_S, time_is_up)
+        self._ask(address, entry)
+        return True
+
+    def note_loss(self, address: Address, silence_s: float) -> None:
+        """A session was given up after this silence, which counts for what follows."""
+        with self._lock:
+            self._lost[address] = time.monotonic() - silence_s
+            if len(self._lost) > _MAX_LOST:
+                del self._lost[next(iter(self._lost))]
+
+    def greet(self, address: Address, deadline: float) -> socket.socket:
         """Return a socket on which the BMC has answered, which the caller closes.
 
-        Raises NoAnswerError when it does not within `silence_s` or until `deadline`.
+        Raises NoAnswerError when it is silent for too long or until `deadline`.
         """
         began = time.monotonic()
+        with self._lock:
+            silent_s = began - self._lost.pop(address, began)
+        silence_s = max(SILENCE_S - silent_s, _LEAST_SILENCE_S)
         try:
             udp = connect(address)
             try:
@@ -97,7 +148,7 @@ class SilentBmcs:
             raise NoAnswerError.because(error) from error
         except NoAnswerError as error:
             if not error.is_refusal and time.monotonic() - began >= _LEAST_SILENCE_S:
-                self._add(address, str(error), began)
+                self._add(address, str(error), began - silent_s)
             raise
         return udp
 
@@ -143,18 +194,19 @@ class SilentBmcs:
                 if self._silent.get(address) is entry:
                     del self._silent[address]
             log.info("ipmi bmc heard again bmc=%s", address)
-            entry.is_back.set()
+            while entry.on_return:
+                entry.on_return.pop()()
             return
         entry.is_asked = False
         self._ask_later(address, entry)
 
     def _ask_later(self, address: Address, entry: _Silent) -> None:
-        silent_s = time.monotonic() - entry.since
-        grown = _FIRST_INTERVAL_S * max(1.0, silent_s / _PATIENT_FOR_S) ** 2
+        grown_s = (time.monotonic() - entry.since) / _SLOWER_AFTER * _FIRST_INTERVAL_S
+        interval_s = min(max(grown_s, _FIRST_INTERVAL_S), _LAST_INTERVAL_S)
         # By chance, so that the BMCs of a rack that lost its power are not asked all at once.
-        wait_s = min(grown, _LAST_INTERVAL_S) * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        interval_s *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  no secret
         # The question itself takes a part of the interval.
-        wait_s -= _ANSWER_S
+        wait_s = interval_s - _ANSWER_S
         entry.timer += 1
         mine = entry.timer
 
