@@ -208,6 +208,20 @@ def test_every_problem_is_named_and_no_password(tmp_path: Path) -> None:
     assert "geheim" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "sign",
+    ["*", "!", "!!", "&geheim ", "@", "%", "`", '"', "'", "[", "{", "|", ">", "!a!", "- "],
+)
+def test_a_password_that_begins_with_a_sign_of_yaml_is_not_shown(
+    tmp_path: Path, sign: str
+) -> None:
+    for text in (f"{sign}geheim", f"{sign}geheim!x y"):
+        with pytest.raises(ConfigError) as caught:
+            # Another mistake besides, where it is a text like any other.
+            ModulesFile(write(tmp_path, f"modules:\n  a:\n    pass: {text}\n    speed: 1\n"))
+        assert "geheim" not in str(caught.value)
+
+
 def test_a_changed_file_counts_and_a_broken_one_does_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

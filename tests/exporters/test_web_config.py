@@ -97,6 +97,11 @@ def test_the_whole_of_the_form_is_understood() -> None:
         ("[]", "the file: "),
         ("a: [", "line 1: "),
         ("a: !!python/name:os.system x", "line 1: "),
+        ("basic_auth_users: {alice: *secret-password}", "line 1: * is for names"),
+        ("basic_auth_users: {alice: !secret-password }", "line 1: tags, which begin with !"),
+        ("stage: 1\nstage: 2", "line 1: stage is there twice"),
+        ("a: 2001-99-99", "not a YAML file"),
+        ("[" * 5000, "not a YAML file"),
         ("\x00", "not a YAML file"),
     ],
 )
@@ -105,6 +110,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(text: str, reason: str) -> N
         parse_web_file(text.encode(), Path("/"))
     assert reason in str(refused.value)
     assert HASH[:20] not in str(refused.value)
+    assert "secret-password" not in str(refused.value)
 
 
 def test_all_problems_are_reported_at_once() -> None:

@@ -28,6 +28,7 @@ from .ipmi_module import (
     check_password_file,
     read_password,
 )
+from .yaml_errors import describe_yaml_error
 
 log = logging.getLogger(__name__)
 
@@ -205,9 +206,7 @@ def _parse(content: bytes) -> dict[str, _Written]:
         # The loader is a SafeLoader; it makes nothing but texts, lists and mappings.
         document = yaml.load(content, Loader=_Loader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
-        # Not the error's own text: that shows the lines, and they hold passwords.
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(f"{line}{error.problem}") from None
+        raise ConfigError(describe_yaml_error(error)) from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         raise ConfigError("not a YAML file") from None
     if document is None:

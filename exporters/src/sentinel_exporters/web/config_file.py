@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from ..errors import ConfigError
+from ..yaml_errors import describe_yaml_error
 
 # The suites up to TLS 1.2 that Go's crypto/tls has, under OpenSSL's names (ciphers(1)).
 CIPHERS = {
@@ -217,10 +218,9 @@ def parse_web_file(content: bytes, folder: Path) -> WebFile:
         # The loader is a SafeLoader; it makes nothing but plain values.
         document = yaml.load(content, Loader=_Loader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
-        # Not the error's own text: that shows the lines, and they hold hashes.
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(f"{line}{error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError(describe_yaml_error(error)) from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        # PyYAML's own errors are not all: a date of the 99th month is a ValueError.
         raise ConfigError("not a YAML file") from None
     try:
         file = WebFile.model_validate(_without_empty(document))
