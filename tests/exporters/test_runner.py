@@ -248,6 +248,21 @@ def test_a_target_that_hangs_is_asked_once_and_delays_no_other() -> None:
     assert prober.probe("bmc", "10.0.0.2", "default").is_success
 
 
+def test_who_asks_for_a_target_writes_no_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = Source("bmc")
+    source.gate.clear()
+    prober = make_prober(source, timeout_s=0.1)
+    with caplog.at_level(logging.INFO):
+        prober.probe("bmc", "x\nERROR forged\x1b[31m \u2028y" + "z" * 5000, "m o\rd")
+    source.gate.set()
+    (line,) = caplog.messages
+    assert "target=x?ERROR?forged?[31m??yz" in line
+    assert "module=m?o?d " in line
+    assert len(line) < 500
+
+
 def test_the_targets_that_hang_are_bounded() -> None:
     source = Source("bmc")
     source.gate.clear()

@@ -123,6 +123,14 @@ class Prober:
             # Not an error of ours: the series say it, and a dead target would fill the log.
             log.info(
                 "probe failed probe=%s target=%s module=%s reason=%s",
-                *key, "; ".join(outcome.problems),
+                *map(_write_word, key), "; ".join(outcome.problems),
             )  # fmt: skip
         return outcome
+
+
+def _write_word(text: str) -> str:
+    """Return what was asked for as one word: whoever asked could else write lines of ours.
+
+    The probe refuses such targets, but may not have come to it when its time is over.
+    """
+    return "".join(one if one.isprintable() and one != " " else "?" for one in text[:300])
