@@ -184,6 +184,27 @@ def test_one_password_is_checked_at_a_time_and_nobody_waits_for_ever() -> None:
         guesser.join(30)
 
 
+def test_so_many_wait_for_their_passwords_and_no_more() -> None:
+    passwords = Passwords()
+    costly = {"alice": bcrypt.hashpw(b"secret", bcrypt.gensalt(12)).decode()}
+    refusals: list[str] = []
+
+    def guess() -> None:
+        try:
+            passwords.is_good(costly, "alice", b"guess", 0.5)
+        except PasswordsBusy as busy:
+            refusals.append(str(busy))
+
+    crowd = [threading.Thread(target=guess) for _ in range(60)]
+    for one in crowd:
+        one.start()
+    for one in crowd:
+        one.join(30)
+    # Those before them have not all had their turn when the last comes.
+    assert 0 < sum("too many wait" in refusal for refusal in refusals) <= 60 - 32
+    assert passwords.is_good(costly, "alice", b"secret", 30)
+
+
 @pytest.mark.parametrize("cost", [4, 6])
 def test_a_name_that_is_not_there_is_checked_at_a_users_cost(cost: int) -> None:
     # What is compared is what bcrypt is given, since the time that it takes is the cost's.

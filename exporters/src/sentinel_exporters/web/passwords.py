@@ -14,6 +14,8 @@ import bcrypt
 # Name, password and hash that were found to belong together, so that a scraper's password is
 # hashed once and not at each scrape.
 _MAX_KNOWN = 100
+# How many may wait for their password to be checked: each has a thread and a connection.
+_MAX_WAITING = 32
 # What bcrypt reads of a password; htpasswd and the exporters of Prometheus cut it there.
 _MAX_BYTES = 72
 
@@ -32,6 +34,7 @@ class Passwords:
         self._lock = threading.Lock()
         # bcrypt is slow by intent: one at a time, so that guessing leaves the machine its CPUs.
         self._one_at_a_time = threading.Lock()
+        self._places = threading.BoundedSemaphore(_MAX_WAITING)
 
     def is_good(
         self, users: Mapping[str, str], name: str, password: bytes, wait_s: float
@@ -39,7 +42,7 @@ class Passwords:
         """Whether `users` has the name with a bcrypt hash of the password.
 
         It takes as long for a name that is not there. Raises PasswordsBusy when it was not
-        this one's turn within `wait_s`.
+        this one's turn within `wait_s`, and at once when too many wait.
         """
         is_user = name in users
         wanted = users[name] if is_user else self._decoy(users, name)
@@ -48,12 +51,17 @@ class Passwords:
             if is_user and kept in self._known:
                 self._known.move_to_end(kept)
                 return True
-        if not self._one_at_a_time.acquire(timeout=wait_s):
-            raise PasswordsBusy("passwords of others are being checked")
+        if not self._places.acquire(blocking=False):
+            raise PasswordsBusy("too many wait for their passwords to be checked")
         try:
-            is_good = bcrypt.checkpw(password[:_MAX_BYTES], wanted.encode()) and is_user
+            if not self._one_at_a_time.acquire(timeout=wait_s):
+                raise PasswordsBusy("passwords of others are being checked")
+            try:
+                is_good = bcrypt.checkpw(password[:_MAX_BYTES], wanted.encode()) and is_user
+            finally:
+                self._one_at_a_time.release()
         finally:
-            self._one_at_a_time.release()
+            self._places.release()
         if is_good:
             with self._lock:
                 self._known[kept] = None
