@@ -69,3 +69,8 @@ def test_the_passwords_file_is_the_one_that_systemd_hands_over() -> None:
     identity = settings(IPMI)["LoadCredential"].partition(":")[0]
     # systemd.exec(5): where a service's credentials are.
     assert f"/run/credentials/{IPMI.name}/{identity}" in IPMI.read_text()
+
+
+def test_the_one_for_bmcs_has_files_enough_for_the_most_that_can_be_set() -> None:
+    # Sessions, the BMCs that are being asked, clients: 4096 each in the configuration.
+    assert int(settings(IPMI)["LimitNOFILE"]) >= 3 * 4096

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from sentinel_exporters.connections import Connections
 from sentinel_exporters.pages import Pages
 from sentinel_exporters.prober import Prober
 from sentinel_exporters.server import Server
+from tests.exporters.running import serving
 from tests.exporters.toy import VALUE, Source, make_runner
 from tests.lab.wait import wait_for
 
@@ -134,6 +136,38 @@ def test_more_clients_than_are_waited_for_shut_nobody_out(
     wait_for(
         "their threads to end", lambda: "http" not in {t.name for t in threading.enumerate()}
     )
+
+
+def test_clients_for_whom_there_is_no_file_take_turns(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "log", "--collectors", "npu") as exporter,
+        contextlib.ExitStack() as held,
+    ):
+        assert resource.prlimit(exporter.process.pid, resource.RLIMIT_NOFILE)[0] > 1024
+        resource.prlimit(exporter.process.pid, resource.RLIMIT_NOFILE, (30, 30))
+        for _ in range(40):
+            silent = socket.create_connection(("127.0.0.1", exporter.port), timeout=30)
+            held.enter_context(silent).sendall(b"G")
+        assert exporter.get("/healthz")[0] == 200
+        assert (
+            exporter.log.read_text().count("connections wait reason=Too many open files") == 1
+        )
+
+
+def test_the_client_that_is_dropped_is_the_oldest_that_has_had_its_time() -> None:
+    patient, hasty = Connections(4, patience_s=3600), Connections(4, patience_s=0)
+    hasty.drop_oldest()
+    with contextlib.ExitStack() as held:
+        pairs = [pair() for _ in range(2)]
+        for one, other in pairs:
+            held.enter_context(one)
+            held.enter_context(other).setblocking(False)
+            assert patient.admit(one)
+            assert hasty.admit(one)
+        patient.drop_oldest()
+        assert what_came(pairs[0][1]) == b"nothing"
+        hasty.drop_oldest()
+        assert [what_came(other) for _, other in pairs] == [b"dropped", b"nothing"]
 
 
 def test_pages_that_are_collected_are_bounded_and_healthz_is_not(site: Site) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +28,9 @@ from .server import Server
 from .web.access import Access
 
 log = logging.getLogger(__name__)
+
+# More than `max_sessions`, `max_probes`, and `max_requests` need at their greatest.
+_MAX_FILES = 16384
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,6 +124,7 @@ def _make_runner(config: Config, enabled: Sequence[Collector]) -> Runner:
 
 def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
     """Answer Prometheus until SIGTERM or SIGINT."""
+    _permit_files()
     enabled = choose_collectors(config, collectors)
     prober = Prober(enabled, _settings(config, enabled), config.max_probes)
     runner = _make_runner(config, enabled)
@@ -148,6 +154,16 @@ def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
     runner.stop()
     log.info("stopped")
     return 0
+
+
+def _permit_files() -> None:
+    """Raise the soft limit of open files: each client, and each session with a BMC, is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # A sandbox may forbid it; then the limit is whatever was set there.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def check(config: Config, collectors: Mapping[str, Collector]) -> int:

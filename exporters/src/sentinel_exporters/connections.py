@@ -8,6 +8,7 @@ the next that comes, so that they shut nobody out.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -42,6 +43,14 @@ class Connections:
             self._waiting[connection] = now
             self._count += 1
             return True
+
+    def drop_oldest(self) -> None:
+        """Drop the client that has kept us waiting longest, if it has had its time."""
+        with self._changed:
+            oldest, since = next(iter(self._waiting.items()), (None, math.inf))
+            if oldest is not None and time.monotonic() - since >= self._patience_s:
+                del self._waiting[oldest]
+                _hang_up(oldest)
 
     def replace(self, connection: socket.socket, other: socket.socket) -> None:
         """Go on with another object for the same client, in whose turn nothing changes."""

@@ -6,6 +6,7 @@ the web configuration says otherwise.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import math
@@ -39,6 +40,10 @@ _MAX_WAITING = 256
 _PATIENCE_S = 1.0
 _SHUTDOWN_TIMEOUT_S = 5.0
 _TELL_AGAIN_S = 60.0
+# What accept(2) says when there is no room for one more: files of the process, of the system,
+# memory; and how long to wait for some.
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_ROOM_PAUSE_S = 0.05
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -120,14 +125,32 @@ class Server(TCPServer):
         """http or https."""
         return "https" if self.access is not None and self.access.is_encrypted else "http"
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take in the next client. Raises OSError; one for whom there is no room stays queued.
+
+        Any: the base class allows other kinds of addresses.
+        """
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self._tell_of_crowd("connections wait reason=%s", error.strerror)
+                self.connections.drop_oldest()
+                # Whoever is queued wakes this thread again at once.
+                time.sleep(_NO_ROOM_PAUSE_S)
+            raise
+
+    def _tell_of_crowd(self, message: str, *arguments: object) -> None:
+        # Once a minute: a crowd of clients must not fill the log too.
+        now = time.monotonic()
+        if now - self._told_of_crowd >= _TELL_AGAIN_S:
+            self._told_of_crowd = now
+            log.warning(message, *arguments)
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own. Any: the base class allows other kinds of sockets."""
         if not self.connections.admit(request):
-            # Once a minute: a crowd of clients must not fill the log too.
-            now = time.monotonic()
-            if now - self._told_of_crowd >= _TELL_AGAIN_S:
-                self._told_of_crowd = now
-                log.warning("connections refused reason=busy client=%s", client_address[0])
+            self._tell_of_crowd("connections refused reason=busy client=%s", client_address[0])
             if self.scheme == "http":
                 head = b"503 Service Unavailable\r\nRetry-After: 5"
                 _answer_at_once(request, head, b"busy\n")
@@ -143,7 +166,9 @@ class Server(TCPServer):
         try:
             thread.start()
         except RuntimeError as error:  # the system has no thread left
-            log.warning("connection refused reason=%s client=%s", error, client_address[0])
+            self._tell_of_crowd(
+                "connections refused reason=%s client=%s", error, client_address[0]
+            )
             self.shutdown_request(request)
             self.connections.leave(request)
 
