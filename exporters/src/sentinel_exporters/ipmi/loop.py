@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 SILENCE_S = 5.0
 
 _MAX_PACKET = 4096
+# How many packets without an answer are taken from one BMC before it is the others' turn.
+_MAX_PACKETS = 32
+# On edges: each event means packets to be taken until there is an answer or no more, and costs
+# the kernel half as much.
+_EVENTS = select.EPOLLIN | select.EPOLLET
 # How late a repetition may be.
 _TICK_S = 0.025
 # How long after its time a job is waited for: the loop ends it, unless the loop hangs.
@@ -80,6 +85,8 @@ class Job(Generic[Result]):
         self.udp = line.udp
         self.deadline = deadline
         self.error: Exception | None = None
+        # Whether there may be packets that were not taken yet.
+        self.has_more = False
         self._result: Result | None = None
         self._codec = line.codec
         self._patience = line.patience
@@ -113,10 +120,11 @@ class Job(Generic[Result]):
 
     def on_packets(self) -> bool:
         """Take packets from the socket up to the answer, and send the next request then."""
-        while True:
+        for _ in range(_MAX_PACKETS):
             try:
                 packet = self.udp.recv(_MAX_PACKET)
             except BlockingIOError:
+                self.has_more = False
                 return True
             except OSError as error:
                 return self._end(NoAnswerError.because(error))
@@ -126,6 +134,9 @@ class Job(Generic[Result]):
             if self._codec.late_answers != self._late_answers:
                 self._late_answers = self._codec.late_answers
                 self._patience.repeated_in_vain()
+        else:
+            self.has_more = True
+            return True
         now = time.monotonic()
         if not self._repeats:
             self._patience.answered(now - self._heard_at)
@@ -232,8 +243,10 @@ class Loop:
             for number, _ in poll(self._sleep_s()):
                 if number == self._wake:
                     self._take_in()
-                elif not self._jobs[number].on_packets():
+                elif not (job := self._jobs[number]).on_packets():
                     self._drop(number)
+                elif job.has_more:
+                    self._epoll.modify(number, _EVENTS)  # which tells of what is there again
             now = time.monotonic()
             if now >= tick_at:
                 tick_at = now + _TICK_S
@@ -255,9 +268,7 @@ class Loop:
             job = self._inbox.popleft()
             try:
                 number = job.udp.fileno()
-                # On edges: each event means packets to be taken until there is an answer or no
-                # more, and costs the kernel half as much.
-                self._epoll.register(number, select.EPOLLIN | select.EPOLLET)
+                self._epoll.register(number, _EVENTS)
             except (OSError, ValueError):  # closed meanwhile, as when the process ends
                 job.error = NoAnswerError("the session was closed")
                 job.announce()

@@ -42,6 +42,11 @@ _LEAST_SILENCE_S = 1.0
 # A BMC that nobody has wanted to read for so long is forgotten.
 _FORGET_S = 900.0
 _MAX_LOST = 4096
+# Further ones are waited for in each scrape: whoever may ask chooses the addresses, and each
+# that is known to be silent costs memory and packets for as long.
+_MAX_SILENT = 4096
+# How many are asked at the same time besides those of scrapes; each takes an open file.
+_MAX_ASKED = 256
 
 
 @dataclass
@@ -65,8 +70,14 @@ class _Silent:
 class SilentBmcs:
     """The BMCs that did not answer the last time. Safe to use from several threads."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(
+        self, loop: Loop, max_silent: int = _MAX_SILENT, max_asked: int = _MAX_ASKED
+    ) -> None:
         self._loop = loop
+        self._max_silent = max_silent
+        self._max_asked = max_asked
+        # How many are being asked now.
+        self._asked = 0
         self._lock = threading.Lock()
         self._silent: dict[Address, _Silent] = {}
         # Since when a session is without an answer that was given up.
@@ -159,7 +170,7 @@ class SilentBmcs:
 
     def _add(self, address: Address, reason: str, since: float) -> None:
         with self._lock:
-            if address in self._silent:
+            if address in self._silent or len(self._silent) >= self._max_silent:
                 return
             entry = self._silent[address] = _Silent(reason, since, time.monotonic())
         log.info("ipmi bmc silent bmc=%s reason=%s", address, reason)
@@ -173,6 +184,7 @@ class SilentBmcs:
                 del self._silent[address]
                 return
             entry.is_asked = True
+            self._asked += 1
         try:
             udp = connect(address)
         except OSError as error:  # no route at present
@@ -188,6 +200,8 @@ class SilentBmcs:
         self._loop.start(Job(line, ask_all([_ARE_YOU_THERE]), deadline, on_end=end))
 
     def _heard_of(self, address: Address, entry: _Silent, error: Exception | None) -> None:
+        with self._lock:
+            self._asked -= 1
         # A host that refuses is not silent: to ask it is as cheap as not to.
         if error is None or (isinstance(error, NoAnswerError) and error.is_refusal):
             with self._lock:
@@ -211,7 +225,11 @@ class SilentBmcs:
         mine = entry.timer
 
         def ask() -> None:
-            if entry.timer == mine:
+            if entry.timer != mine:
+                return
+            if self._asked < self._max_asked:
                 self._ask(address, entry)
+            else:
+                self._ask_later(address, entry)
 
         self._loop.call_at(time.monotonic() + max(0.1, wait_s), ask)

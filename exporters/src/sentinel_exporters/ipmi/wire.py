@@ -31,6 +31,8 @@ LOGIN_RETRY_S = 1.0
 _RETRY_GROWTH = 1.5
 
 _MAX_PACKET = 3000
+# How many are taken before a look at the time: a flood must not last beyond the deadline.
+_MAX_PACKETS = 32
 _LOGIN_STEPS = ("OPENSESSION", "EXPECTINGRAKP2", "EXPECTINGRAKP4")
 
 
@@ -156,7 +158,7 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
         self._step()
 
     def process_pktqueue(self) -> None:
-        while True:
+        for _ in range(_MAX_PACKETS):
             try:
                 packet = bytearray(self._udp.recv(_MAX_PACKET))
             except BlockingIOError:
