@@ -169,6 +169,7 @@ class Pool:
             if not seat.turns.take(deadline):
                 raise BusyError("another read of this BMC has not ended in time")
             try:
+                self._silent.check(address)  # the one before may have found that out
                 yield
             finally:
                 seat.turns.give_back()

@@ -78,6 +78,8 @@ class Session:
         # The purposes for which nothing else was asked than what is asked each time.
         self._foreseen: set[str] = set()
         self._has_surprise = False
+        # Why reading ahead ended before its end.
+        self._failure: NoAnswerError | None = None
         # Whether the thread that uses the session may wait for answers.
         self._may_wait = True
         self._asked: list[Request] = []
@@ -143,6 +145,9 @@ class Session:
         """
         if not self._may_wait:
             raise WouldWaitError
+        if self._failure is not None:
+            self.is_lost = True
+            raise self._failure
         if self.is_lost:
             raise NoAnswerError("the session is lost")
         job = self._start(talk, self._deadline, SILENCE_S)
@@ -163,11 +168,12 @@ class Session:
         job = self._start(self._collect(requests), self._deadline, silence_s)
         try:
             job.wait()
-        except NoAnswerError:
-            # What came before the silence may be used still; what is asked next will fail.
+        except NoAnswerError as error:
             if not self._answers:
                 self.is_lost = True
                 raise
+            # What came before the silence may be used still; what is asked next fails.
+            self._failure = error
 
     def is_foreseen(self, purpose: str) -> bool:
         """Whether `read_ahead` is likely to find every answer."""

@@ -16,6 +16,11 @@ class Turns:
         # Each waits for its own lock, which is released when a place is its own.
         self._waiting: deque[threading.Lock] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiting)
+
     def try_take(self) -> bool:
         """Take a place if there is one at once."""
         with self._lock:

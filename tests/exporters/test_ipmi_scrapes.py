@@ -1,0 +1,213 @@
+"""Scrapes of BMCs whose sessions are kept: as right as the first, whatever happened between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.exporters.bmc import SERVER, Bmc
+from tests.exporters.ipmi_lab import exporting, probe, up
+from tests.exporters.running import Exporter, Series, values
+from tests.exporters.udp_relay import UdpRelay
+from tests.lab.wait import wait_for
+
+MODULES = {"default": {"collectors": ["ipmi", "chassis"]}, "few": {"collectors": ["chassis"]}}
+
+
+@pytest.fixture
+def bmc(tmp_path: Path) -> Iterator[Bmc]:
+    """A BMC of the test's own."""
+    bmc = Bmc(tmp_path).start()
+    yield bmc
+    bmc.stop()
+
+
+@pytest.fixture
+def exporter(tmp_path: Path) -> Iterator[Exporter]:
+    """An exporter of the test's own."""
+    with exporting(tmp_path, MODULES) as exporter:
+        yield exporter
+
+
+def scrape(exporter: Exporter, bmc: Bmc) -> Series:
+    """Scrape until the session is kept and known, and return the page after that."""
+    for _ in range(2):
+        probe(exporter, bmc)
+    return probe(exporter, bmc)
+
+
+def sensors(series: Series) -> dict[str, float]:
+    return values(series, "ipmi_temperature_celsius", "name")
+
+
+def threads(exporter: Exporter) -> set[str]:
+    """Return the names of the exporter's threads."""
+    tasks = Path(f"/proc/{exporter.process.pid}/task").iterdir()
+    return {(task / "stat").read_text().split()[0] for task in tasks}
+
+
+def test_readings_are_those_of_now(exporter: Exporter, bmc: Bmc) -> None:
+    before = sensors(scrape(exporter, bmc))
+    bmc.stop()
+    bmc.sensors = [replace(one, raw=one.raw + 2) if one.unit == 1 else one for one in SERVER]
+    bmc.start()
+
+    after = sensors(probe(exporter, bmc))
+
+    assert after == {name: value + 2 for name, value in before.items()}
+
+
+def test_a_restarted_bmc_is_read_at_the_next_scrape(exporter: Exporter, bmc: Bmc) -> None:
+    before = scrape(exporter, bmc)
+    with UdpRelay((bmc.host, bmc.port), lambda packet: [(0.0, packet)]) as relay:
+        through = Bmc(bmc.folder, host=relay.host, port=relay.port)
+        scrape(exporter, through)
+        # Behind the relay nothing refuses: the new BMC just does not know the session.
+        bmc.stop()
+        bmc.start()
+        series = probe(exporter, through)
+
+        assert up(series) == {"ipmi": 1, "chassis": 1}
+        assert sensors(series) == sensors(before)
+        # 1.5 s to doubt the session, then a login.
+        assert values(series, "ipmi_scrape_duration_seconds")[""] < 3
+
+
+def test_other_sensors_are_there_at_the_next_scrape(exporter: Exporter, bmc: Bmc) -> None:
+    assert "New Temp" not in sensors(scrape(exporter, bmc))
+    bmc.stop()
+    bmc.sensors = (*SERVER, replace(SERVER[0], name="New Temp"))
+    bmc.start()
+
+    assert "New Temp" in sensors(probe(exporter, bmc))
+
+
+def test_modules_in_turn_get_what_is_theirs(exporter: Exporter, bmc: Bmc) -> None:
+    for _ in range(3):
+        assert up(probe(exporter, bmc)) == {"ipmi": 1, "chassis": 1}
+        assert up(probe(exporter, bmc, "few")) == {"chassis": 1}
+
+
+def test_a_bmc_that_hangs_in_the_middle_gives_no_half_sweep(
+    exporter: Exporter, bmc: Bmc
+) -> None:
+    with UdpRelay((bmc.host, bmc.port), lambda packet: [(0.0, packet)]) as relay:
+        through = Bmc(bmc.folder, host=relay.host, port=relay.port)
+        scrape(exporter, through)
+        asked = len(relay.requests)
+        relay.path = lambda packet: [(0.0, packet)] if len(relay.requests) < asked + 9 else []
+        series = probe(exporter, through, X_Prometheus_Scrape_Timeout_Seconds="2")
+
+        # What was told before is not lost with the sensors.
+        assert up(series)["ipmi"] == 0
+        assert not sensors(series)
+        relay.path = lambda packet: [(0.0, packet)]
+        wait_for("it is read again", lambda: up(probe(exporter, through))["ipmi"] == 1, 5)
+
+
+def test_a_silent_bmc_is_said_to_be_so_at_once_and_found_again(
+    exporter: Exporter, bmc: Bmc
+) -> None:
+    scrape(exporter, bmc)
+    bmc.pause()
+    assert set(up(probe(exporter, bmc)).values()) == {0}
+
+    series = probe(exporter, bmc)
+
+    assert set(up(series).values()) == {0}
+    assert values(series, "ipmi_scrape_duration_seconds")[""] < 1
+    assert "silent for" in exporter.log.read_text()
+    bmc.resume()
+    wait_for("it is read again", lambda: set(up(probe(exporter, bmc)).values()) == {1}, 5)
+
+
+def test_many_scrapes_at_once_need_no_thread_each(exporter: Exporter, tmp_path: Path) -> None:
+    bmcs = [Bmc(tmp_path, SERVER[:6], delay_s=0.02).start() for _ in range(8)]
+    try:
+        for bmc in bmcs:
+            scrape(exporter, bmc)
+        seen: list[int] = []
+        is_over = threading.Event()
+
+        def watch() -> None:
+            while not is_over.wait(0.005):
+                seen.append(len(threads(exporter)))
+
+        idle = len(threads(exporter))
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        pages: list[Series] = []
+        askers = [
+            threading.Thread(target=lambda bmc=bmc: pages.append(probe(exporter, bmc)))
+            for bmc in bmcs
+        ]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+        is_over.set()
+        watcher.join()
+
+        assert len(pages) == len(bmcs)
+        assert all(up(page) == {"ipmi": 1, "chassis": 1} for page in pages)
+        assert len(seen) > 10
+        assert max(seen) <= idle + 2
+    finally:
+        for bmc in bmcs:
+            bmc.stop()
+
+
+def test_repeated_faults_leave_nothing_behind(exporter: Exporter, bmc: Bmc) -> None:
+    def files() -> int:
+        return len(list(Path(f"/proc/{exporter.process.pid}/fd").iterdir()))
+
+    def fault() -> None:
+        bmc.stop()
+        assert up(probe(exporter, bmc))["ipmi"] == 0
+        bmc.start()
+        assert up(probe(exporter, bmc))["ipmi"] == 1
+        assert up(probe(exporter, bmc))["ipmi"] == 1
+
+    fault()
+    before = files(), len(threads(exporter))
+    for _ in range(10):
+        fault()
+
+    # The thread of the last answer takes a moment to end.
+    wait_for("nothing is left", lambda: (files(), len(threads(exporter))) <= before, 5)
+
+
+def test_answers_are_served_again_where_that_is_permitted(tmp_path: Path, bmc: Bmc) -> None:
+    with exporting(tmp_path, MODULES, max_age_s=3600) as exporter:
+        first = probe(exporter, bmc)
+        bmc.stop()
+        second = probe(exporter, bmc)
+        other = probe(exporter, bmc, "few")
+
+    assert sensors(second) == sensors(first)
+    assert up(second) == up(first) == {"ipmi": 1, "chassis": 1}
+    ages = [values(one, "ipmi_scrape_age_seconds")[""] for one in (first, second)]
+    assert 0 < ages[0] < ages[1]
+    # It was never asked for this module.
+    assert up(other) == {"chassis": 0}
+
+
+def test_what_failed_is_not_served_again(tmp_path: Path, bmc: Bmc) -> None:
+    with exporting(tmp_path, MODULES, max_age_s=3600) as exporter:
+        bmc.stop()
+        assert up(probe(exporter, bmc))["ipmi"] == 0
+        bmc.start()
+        assert up(probe(exporter, bmc))["ipmi"] == 1
+
+
+def test_each_scrape_asks_where_nothing_else_is_said(exporter: Exporter, bmc: Bmc) -> None:
+    scrape(exporter, bmc)
+    bmc.stop()
+    series = probe(exporter, bmc)
+
+    assert up(series) == {"ipmi": 0, "chassis": 0}
+    assert not values(series, "ipmi_scrape_age_seconds")
