@@ -263,6 +263,25 @@ def test_who_asks_for_a_target_writes_no_line_of_the_log(
     assert len(line) < 500
 
 
+def test_a_target_that_fails_is_logged_when_that_begins_changes_and_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = Source("bmc")
+    prober = make_prober(source)
+    with caplog.at_level(logging.INFO):
+        for reason in ("", "silent for 5 s", "silent for 35.5 s", "refused: 3", "refused: 4",
+                       "", ""):  # fmt: skip
+            source.error = CollectorError(reason) if reason else None
+            prober.probe("bmc", "10.0.0.1", "default")
+    where = "probe=bmc target=10.0.0.1 module=default"
+    assert caplog.messages == [
+        f"probe failed {where} reason=silent for 5 s",
+        f"probe failed {where} reason=refused: 3",
+        f"probe failed {where} reason=refused: 4",
+        f"probe recovered {where}",
+    ]
+
+
 def test_the_targets_that_hang_are_bounded() -> None:
     source = Source("bmc")
     source.gate.clear()

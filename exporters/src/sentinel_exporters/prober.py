@@ -1,10 +1,12 @@
-"""Run probes, which ask other machines, as many side by side as permitted. Keeps no result."""
+"""Run probes, which ask other machines, as many side by side as permitted. Keeps no sample."""
 
 from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +19,10 @@ from .run import Run, start_run, summarize
 from .runner import judge, read_once
 
 log = logging.getLogger(__name__)
+
+_SECONDS = re.compile(r"\d+(?:\.\d+)? s\b")
+# Whoever may ask chooses the targets.
+_MAX_REASONS = 4096
 
 
 class TooManyProbes(ExporterError):
@@ -38,6 +44,8 @@ class Prober:
         # Reentrant, for a probe that ends at once.
         self._lock = threading.RLock()
         self._runs: dict[tuple[str, str, str], Run] = {}
+        # Why the targets that fail do; the one that failed longest ago is first.
+        self._reasons: OrderedDict[tuple[str, str, str], str] = OrderedDict()
 
     @property
     def names(self) -> Sequence[str]:
@@ -119,13 +127,31 @@ class Prober:
 
     def _sum_up(self, key: tuple[str, str, str], run: Run) -> Outcome:
         outcome = summarize(key[0], run)
-        if outcome.problems and not isinstance(run.error, BadTarget):
-            # Not an error of ours: the series say it, and a dead target would fill the log.
-            log.info(
-                "probe failed probe=%s target=%s module=%s reason=%s",
-                *map(_write_word, key), "; ".join(outcome.problems),
-            )  # fmt: skip
+        if isinstance(run.error, BadTarget):
+            return outcome
+        reason = "; ".join(outcome.problems)
+        words = map(_write_word, key)
+        # Not an error of ours: the series say it. And when it begins, changes and ends, as the
+        # dead targets of a big site would fill the log.
+        if not self._is_news(key, reason):
+            pass
+        elif reason:
+            log.info("probe failed probe=%s target=%s module=%s reason=%s", *words, reason)
+        else:
+            log.info("probe recovered probe=%s target=%s module=%s", *words)
         return outcome
+
+    def _is_news(self, key: tuple[str, str, str], reason: str) -> bool:
+        """Say whether the target's state, whose reason is empty when all is well, is new."""
+        # How long it was waited for differs from time to time.
+        reason = _SECONDS.sub("… s", reason)
+        with self._lock:
+            before = self._reasons.pop(key, "")
+            if reason:
+                self._reasons[key] = reason
+                while len(self._reasons) > _MAX_REASONS:
+                    self._reasons.popitem(last=False)
+        return reason != before
 
 
 def _write_word(text: str) -> str:
