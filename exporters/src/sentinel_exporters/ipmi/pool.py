@@ -212,6 +212,16 @@ class Pool:
 
     def _open(self, key: _Key, deadline: float) -> Session:
         address, credentials = key
+        try:
+            return self._log_in(address, credentials, deadline)
+        except NoAnswerError as error:
+            # It was there a moment ago: the network is bad, or the BMC is beginning to work.
+            is_over = time.monotonic() >= deadline
+            if error.is_refusal or address in self._silent or is_over:
+                raise
+            return self._log_in(address, credentials, deadline)
+
+    def _log_in(self, address: Address, credentials: Credentials, deadline: float) -> Session:
         # A BMC that does not answer must not take one of the places for logins.
         udp = self._silent.greet(address, deadline)
         if not self._slow_turns.take(deadline):

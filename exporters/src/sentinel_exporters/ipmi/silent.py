@@ -83,6 +83,9 @@ class SilentBmcs:
         # Since when a session is without an answer that was given up.
         self._lost: dict[Address, float] = {}
 
+    def __contains__(self, address: Address) -> bool:
+        return address in self._silent
+
     def check(self, address: Address) -> None:
         """Return when nothing speaks against asking this BMC; else raise NoAnswerError soon."""
         told = threading.Event()

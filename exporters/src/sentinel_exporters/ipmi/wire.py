@@ -26,9 +26,9 @@ from .target import Address
 log = logging.getLogger(__name__)
 
 # A lost login message is not sent again, the login is begun anew instead; each beginning
-# occupies one of the BMC's few slots.
-LOGIN_RETRY_S = 1.0
-_RETRY_GROWTH = 1.5
+# occupies one of the BMC's few slots. A BMC may take long over the keys.
+LOGIN_RETRY_S = 0.8
+_LOGIN_GROWTH = 1.15
 
 _MAX_PACKET = 3000
 # How many are taken before a look at the time: a flood must not last beyond the deadline.
@@ -116,7 +116,7 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
         self._deadline = deadline
         self._peer = (str(address.ip), address.port)
         self._heard_at = time.monotonic()
-        self._retry_s = LOGIN_RETRY_S
+        self._login_retry_s = LOGIN_RETRY_S
         self._resend_at = 0.0
         self.sessioncontext: str | None = None
         try:
@@ -146,11 +146,11 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
         if self.sequencenumber:  # zero stays zero until the session is open
             self.sequencenumber += 1
         self._udp.send(self.netpacket)
-        self._resend_at = time.monotonic() + self._retry_s
+        is_login = self.sessioncontext in _LOGIN_STEPS
+        wait_s = self._login_retry_s if is_login else RETRY_S
+        self._resend_at = time.monotonic() + wait_s
 
     def awaitresponse(self, retry: bool) -> None:
-        # The session is open, and its privilege is set by a request that can be repeated.
-        self._retry_s = RETRY_S
         while retry and self.lastresponse is None and self.logged:
             self._step()
 
@@ -187,8 +187,8 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
             self.process_pktqueue()
 
     def _resend(self) -> None:
-        self._retry_s *= _RETRY_GROWTH
         if self.sessioncontext in _LOGIN_STEPS:
+            self._login_retry_s *= _LOGIN_GROWTH
             # BMCs do not take kindly to RAKP messages that come twice: ask for a new session.
             # Its tags and id are new as well, so that a late answer to the old one is not
             # mistaken for a wrong password. What was agreed before, the cipher suite, stays.
