@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from sentinel_exporters.ssh.login_log import LoginLog, LoginReading
 from tests.lab.wait import wait_for
@@ -62,6 +66,52 @@ def test_a_log_that_comes_later_is_followed_from_then_on(tmp_path: Path) -> None
         path.write_text(LOGIN)
         wait_for("it is followed", lambda: log.read().source == "file")
         assert logins(log) == {}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        # More digits than Python makes a number of.
+        "Timeout before authentication for connection from a to b, pid = " + "9" * 5000,
+        "error: session process " + "9" * 5000 + " unpriv child crash",
+        "exited MaxStartups throttling after 0:1, " + "9" * 5000 + " connections dropped",
+        "Accepted password for " + "\\" * 3000 + "\x00 from 1.2.3.4 port 1 ssh2",
+        "Accepted " * 1500,
+    ],
+)
+def test_no_line_that_somebody_writes_ends_the_counting(tmp_path: Path, message: str) -> None:
+    path = tmp_path / "auth.log"
+    path.touch()
+    with following(path) as log:
+        with path.open("a") as file:
+            file.write(f"{HEAD}{message}\n{LOGIN}")
+        wait_for("what follows is counted", lambda: ("root", "password") in logins(log))
+        assert log.read().source == "file"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a folder of its own")
+def test_a_journalctl_that_does_not_want_to_end_is_ended(tmp_path: Path) -> None:
+    tool = tmp_path / "journalctl"
+    tool.write_text(f"#!/bin/bash\ntrap '' TERM\n: > {tmp_path}/up\nexec sleep 60\n")
+    tool.chmod(0o755)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time, pathlib\n"
+        "from sentinel_exporters.ssh.journal import Journal\n"
+        "journal = Journal()\n"
+        f"while not pathlib.Path('{tmp_path}/up').exists(): time.sleep(0.01)\n"
+        "journal.close()\n"
+        "print('closed', journal._process.returncode)\n"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c",
+         "mount -t tmpfs none /run && mkdir -p /run/log/journal/x &&"
+         " : > /run/log/journal/x/system.journal && exec \"$@\"", "sh",
+         sys.executable, script],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("closed -9\n", "")
 
 
 def test_nothing_is_left_open_after_the_end(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ _SENDERS = " + ".join(f"_UID=0 SYSLOG_IDENTIFIER={name}" for name in SSHD_TAGS).
 _CHUNK_BYTES = 1 << 16
 _BATCH_BYTES = 4 << 20
 _LINE_BYTES = 64 << 10
+# How long journalctl may take to end when it is told to.
+_END_S = 1.0
 
 
 def is_readable() -> bool:
@@ -49,7 +51,11 @@ class Journal:
         """End journalctl."""
         if self._output >= 0:
             self._process.terminate()
-            self._process.wait()
+            try:
+                self._process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             os.close(self._output)
             self._output = -1
 
@@ -119,7 +125,7 @@ def _decode(line: bytes) -> tuple[str, int, str] | None:
     """
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(entry, dict):
         return None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import CollectorError
+from ..run import describe
 from . import journal
 from .journal import Journal
 from .log_file import LogFile
@@ -85,10 +86,10 @@ class LoginLog:
                 continue
             try:
                 self._take(self._followed)
-            except CollectorError as error:
-                # It is kept: it knows where to go on when it can be read again.
+            except Exception as error:  # the thread's boundary: a bug must not end it unseen
+                # The log is kept: it knows where to go on when it can be read again.
                 self._reading = replace(self._reading, source="none")
-                self._complain(str(error))
+                self._complain(describe(error))
                 self._closed.wait(self._retry_s)
         if self._followed is not None:
             self._followed.close()

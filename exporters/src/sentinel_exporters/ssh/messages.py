@@ -63,7 +63,7 @@ Message = Accepted | Failure | Dropped
 _ACCEPTED = re.compile(r"Accepted ([a-z-]+)(?:/\S+)? for (.+?) from \S+ port \d+ ssh2(?:: |$)")
 _BEGINNING = re.compile(r"beginning MaxStartups throttling$")
 _THROTTLED = re.compile(
-    r"(in|exited) MaxStartups throttling (?:for|after) \S+, (\d+) connections dropped$"
+    r"(in|exited) MaxStartups throttling (?:for|after) \S+, (\d{1,9}) connections dropped$"
 )
 # What is past MaxStartups is in those sums, while a line for each is in the log only at
 # LogLevel VERBOSE. A penalty for failures before (since 9.8), and since 10.0 MaxStartups too: a
@@ -116,10 +116,10 @@ _FAILURES = tuple(
 # Said by the listener, of a process that it names. (9.8)
 _BY_LISTENER: tuple[tuple[re.Pattern[str], Reason], ...] = (
     (
-        re.compile(r"Timeout before authentication for connection from .*, pid = (\d+)"),
+        re.compile(r"Timeout before authentication for connection from .*, pid = (\d{1,9})$"),
         "timeout",
     ),
-    (re.compile(r"[Ss]ession process (\d+) (?:unpriv child crash|for \S)"), "other"),
+    (re.compile(r"[Ss]ession process (\d{1,9}) (?:unpriv child crash|for \S)"), "other"),
 )
 _LEVEL = re.compile(r"(error|fatal): ")
 
