@@ -242,17 +242,24 @@ def test_a_changed_file_counts_and_a_broken_one_does_not(
 
 
 @pytest.mark.parametrize(
-    ("mode", "key", "is_warned"),
+    ("modes", "key", "is_warned"),
     [
-        (0o644, "pass: p", True),
-        (0o640, "pass: p", False),
-        (0o644, "password_file: secret", False),
+        ((0o644, 0o644), "pass: p", True),
+        ((0o640, 0o644), "pass: p", False),
+        ((0o644, 0o640), "password_file: secret", False),
+        ((0o600, 0o644), "password_file: secret", True),
     ],
 )
 def test_passwords_that_others_can_read_are_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, key: str, is_warned: bool
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    modes: tuple[int, int],
+    key: str,
+    is_warned: bool,
 ) -> None:
+    mode, mode_of_secret = modes
     (tmp_path / "secret").write_text("p")
+    (tmp_path / "secret").chmod(mode_of_secret)
     ModulesFile(write(tmp_path, f"modules: {{default: {{user: u, {key}}}}}", mode))
 
     assert ("can be read by others" in caplog.text) is is_warned

@@ -5,7 +5,9 @@ The keys and their meaning are those of prometheus-community/ipmi_exporter's mod
 
 from __future__ import annotations
 
+import logging
 import re
+import stat
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from .ipmi.errors import IpmiError
 from .ipmi.session import Credentials, Privilege
 
+log = logging.getLogger(__name__)
+
 CollectorName = Literal[
     "ipmi", "dcmi", "bmc", "chassis", "sel", "sel-events", "sm-lan-mode", "bmc-watchdog"
 ]
+OTHERS_MAY_READ = stat.S_IROTH
 DEFAULT_COLLECTORS: tuple[CollectorName, ...] = ("ipmi", "dcmi", "bmc", "chassis")
 
 
@@ -103,6 +108,11 @@ def check_password_file(path: Path) -> Path:
     """Return `path`; raises ValueError when there is no such file."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
+    mode = path.stat().st_mode
+    if mode & OTHERS_MAY_READ:
+        log.warning(
+            "ipmi password can be read by others file=%s mode=%04o", path, mode & 0o7777
+        )
     return path
 
 

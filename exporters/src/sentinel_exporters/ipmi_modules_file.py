@@ -22,6 +22,7 @@ from .errors import ConfigError
 from .ipmi.session import Credentials
 from .ipmi_module import (
     DEFAULT_COLLECTORS,
+    OTHERS_MAY_READ,
     BaseModule,
     CollectorName,
     SelEvent,
@@ -37,7 +38,6 @@ _DRIVERS = {"", "lan_2_0", "lan20", "lan_20", "lan2_0", "lanplus"}
 _PRIVILEGES = {"": "user", "administrator": "admin"}
 _MAX_TIMEOUT_MS = 300_000
 _DEFAULT_TIMEOUT_MS = 10_000
-_OTHERS_MAY_READ = 0o004
 
 
 class FileModule(BaseModule):
@@ -162,7 +162,7 @@ class ModulesFile:
                     "ipmi configuration of no effect file=%s key=modules.%s.%s reason=%s",
                     self._path, name, key, reason,
                 )  # fmt: skip
-        if found.st_mode & _OTHERS_MAY_READ and any(one.password for one in written.values()):
+        if found.st_mode & OTHERS_MAY_READ and any(one.password for one in written.values()):
             log.warning(
                 "ipmi configuration with passwords can be read by others file=%s mode=%04o",
                 self._path, found.st_mode & 0o7777,
