@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.exporters.running import FAKES
+from tests.lab.wait import wait_for
 
 USER = "monitor"
 PASSWORD = "not-a-real-password"
@@ -201,6 +202,7 @@ class Bmc:
     loss_percent: float = 0.0
     process: subprocess.Popen[bytes] | None = None
     _log: Path = Path()
+    _answers: Path = Path()
 
     @property
     def target(self) -> str:
@@ -223,12 +225,13 @@ class Bmc:
         chassis.write_text(_CHASSIS)
         chassis.chmod(0o755)
         chassis.with_suffix(".power").write_text(f"{self.is_host_on:d}\n")
-        answers = folder / "answers"
-        answers.write_text("".join(self._answer_lines()))
-        (folder / "lan.conf").write_text(self._lan(chassis, answers))
+        self._answers = folder / "answers"
+        self.change_answers(self.answers)
+        (folder / "lan.conf").write_text(self._lan(chassis))
         (folder / "commands").write_text("\n".join(self._commands()) + "\n")
-        # Two of them on one port would both start, and share the packets.
-        assert free_udp_port(self.host, self.port) == self.port
+        # Two of them on one port would both start, and share the packets. What one that was
+        # ended has started, as to read the chassis, holds its port for a moment longer.
+        wait_for("a free port", lambda: free_udp_port(self.host, self.port) == self.port, 5)
         with (folder / "log").open("w") as log:
             self.process = subprocess.Popen(
                 ["ipmi_sim", "-n", "-c", str(folder / "lan.conf"),
@@ -264,13 +267,20 @@ class Bmc:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
+    def change_answers(self, answers: Mapping[Command, bytes]) -> None:
+        """Answer otherwise from now on; to no other commands than at the start."""
+        self.answers = answers
+        new = self._answers.with_suffix(".new")
+        new.write_text("".join(self._answer_lines()))
+        new.replace(self._answers)
+
     def _answer_lines(self) -> Iterable[str]:
         for command, answer in self.answers.items():
             data, bytes_ = command.data.hex() or "-", answer.hex()
             yield f"{command.netfn:x} {command.number:x} {data} {bytes_}\n"
 
-    def _lan(self, chassis: Path, answers: Path) -> str:
-        library = f'loadlib "{_answers_module()}" "{answers}"' if self.answers else ""
+    def _lan(self, chassis: Path) -> str:
+        library = f'loadlib "{_answers_module()}" "{self._answers}"' if self.answers else ""
         roles = "\n".join(
             f"    allowed_auths_{role} none md2 md5 straight"
             for role in ("callback", "user", "operator", "admin")
