@@ -67,9 +67,14 @@ def address(number: int) -> str:
 
 
 @contextlib.contextmanager
-def running(folder: Path, count: int, delay_s: float) -> Iterator[list[Bmc]]:
-    """Run `count` BMCs that take `delay_s` for each answer, until the block ends."""
-    values = folder / "values"
+def running(
+    folder: Path, count: int, delay_s: float, loss_percent: float = 0, port: int = PORT
+) -> Iterator[list[Bmc]]:
+    """Run `count` BMCs that take `delay_s` for each answer, until the block ends.
+
+    So many of their answers are lost.
+    """
+    values = folder / f"values-{port}"
     values.mkdir()
     sensors = [
         replace(sensor, source=values / str(number)) if sensor.event_type == 1 else sensor
@@ -77,7 +82,8 @@ def running(folder: Path, count: int, delay_s: float) -> Iterator[list[Bmc]]:
     ]
     _move(sensors, 0)
     bmcs = [
-        Bmc(folder, sensors, host=address(number), port=PORT, delay_s=delay_s,
+        Bmc(folder, sensors, host=address(number), port=port, delay_s=delay_s,
+            loss_percent=loss_percent,
             guid=f"{0x5A1E0000C0DE40008000000000000000 + number:032x}")
         for number in range(count)
     ]  # fmt: skip

@@ -106,6 +106,25 @@ def test_other_sensors_are_read_once_the_repository_says_so(bmc: Bmc, read: Read
     assert "FAN9" in read(at(bmc))
 
 
+def test_a_repository_that_takes_longer_than_a_scrape_is_read_in_the_end(
+    tmp_path: Path, read: Read
+) -> None:
+    bmc = Bmc(tmp_path, delay_s=0.02).start()
+    failures = 0
+    try:
+        while True:
+            try:
+                found = read(at(bmc), 0.9)
+                break
+            except IpmiError:
+                failures += 1
+    finally:
+        bmc.stop()
+
+    assert found.keys() == PRESENT
+    assert 1 <= failures < 10
+
+
 def test_a_restart_in_the_middle_fails_once(bmc: Bmc, pool: Pool, read: Read) -> None:
     read(at(bmc))
     with UdpRelay((bmc.host, bmc.port), lambda packet: [(0.0, packet)]) as relay:

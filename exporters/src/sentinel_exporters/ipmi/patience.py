@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-# A request that got no answer is sent again after this time.
+# A request that got no answer is sent again after this time, as long as nothing is known.
 RETRY_S = 0.3
-# A BMC that takes longer gets more, up to this.
-MAX_RETRY_S = 2.0
-# After so many repetitions the intervals grow: a BMC that hangs must not drown in them.
-_STEADY_REPEATS = 4
-_GROWTH = 1.5
-# An answer that took this part of the interval or more makes it longer.
+# Then after twice what the BMC's answers take and this; never less.
+LEAST_RETRY_S = 0.15
 _HEADROOM = 2.0
-_DECAY = 0.95
+MAX_RETRY_S = 2.0
+# It gets shorter step by step: BMCs have moments in which they are busy with themselves.
+_DECAY = 0.7
+# After so many repetitions the intervals grow: a BMC that hangs must not drown in them.
+_STEADY_REPEATS = 6
+_GROWTH = 1.5
 
 
 class Patience:
@@ -29,10 +30,9 @@ class Patience:
 
     def answered(self, took_s: float) -> None:
         """A request that was not repeated was answered after `took_s`."""
-        if self._interval_s > RETRY_S or took_s * _HEADROOM > RETRY_S:
-            wanted = max(RETRY_S, took_s * _HEADROOM, self._interval_s * _DECAY)
-            self._interval_s = min(wanted, MAX_RETRY_S)
+        wanted = LEAST_RETRY_S + _HEADROOM * took_s
+        self._interval_s = min(max(wanted, self._interval_s * _DECAY), MAX_RETRY_S)
 
     def repeated_in_vain(self) -> None:
         """An answer came twice: the first was only late, and nothing had been lost."""
-        self._interval_s = min(self._interval_s * 2, MAX_RETRY_S)
+        self._interval_s = min(self._interval_s * _GROWTH, MAX_RETRY_S)

@@ -26,39 +26,41 @@ _MAX_RECORDS = 4096
 _Part = Generator[Request, bytes, tuple[bytes, int]]
 
 
-def read_repository() -> Talk[list[bytes]]:
-    """Return every record. Raises IpmiError for what makes no sense, and CompletionError."""
-    reader = _Reader()
-    records: list[bytes] = []
-    number = 0  # the first one, whatever its id
-    while number != _LAST_RECORD:
-        if len(records) >= _MAX_RECORDS:
-            raise IpmiError("the SDR repository does not end")
-        record, following = yield from reader.read(number)
-        if following == number:
-            raise IpmiError("the SDR repository does not go on")
-        records.append(record)
-        number = following
-    return records
-
-
 class _ReservationLost(Exception):
     """Somebody else has begun to read; a record that is read in parts must be read anew."""
 
 
-class _Reader:
-    """What was learned of a BMC while reading its records."""
+class RepositoryReader:
+    """One reading of a BMC's repository, and what was learned of the BMC on the way.
+
+    A slow BMC needs longer for it than a scrape may take: a reading that was broken off goes on
+    where it was, as long as the repository stays the same.
+    """
 
     def __init__(self) -> None:
+        self._records: list[bytes] = []
+        self._next = 0  # the first one, whatever its id
         self._size = _WHOLE
         self._reservation = bytes(2)
         self._reservations = 0
 
-    def read(self, number: int) -> _Part:
+    def read(self) -> Talk[list[bytes]]:
+        """Return every record. Raises IpmiError for what makes no sense; CompletionError."""
+        while self._next != _LAST_RECORD:
+            if len(self._records) >= _MAX_RECORDS:
+                raise IpmiError("the SDR repository does not end")
+            record, following = yield from self._read_record(self._next)
+            if following == self._next:
+                raise IpmiError("the SDR repository does not go on")
+            self._records.append(record)
+            self._next = following
+        return self._records
+
+    def _read_record(self, number: int) -> _Part:
         """Return the record and the number of the one after it."""
         while True:
             try:
-                return (yield from self._read(number))
+                return (yield from self._read_parts(number))
             except _ReservationLost:
                 if self._reservations >= _MAX_RESERVATIONS:
                     raise IpmiError("others read the SDR repository all the time") from None
@@ -66,7 +68,7 @@ class _Reader:
                 self._reservation = _data(answer, _RESERVE, 2)
                 self._reservations += 1
 
-    def _read(self, number: int) -> _Part:
+    def _read_parts(self, number: int) -> _Part:
         record, following = b"", 0
         size = self._size
         while len(record) < _HEADER or len(record) < record[4] + _HEADER:

@@ -20,8 +20,8 @@ from pyghmi.ipmi import sdr as pyghmi_sdr
 from pyghmi.ipmi.private import constants
 
 from .commands import read_device
-from .errors import CompletionError
-from .repository import read_repository
+from .errors import BusyError, CompletionError, NoAnswerError
+from .repository import RepositoryReader
 from .session import Session
 from .target import Address
 from .units import Unit
@@ -103,14 +103,16 @@ class SensorRecord:
         return float(f"{value:.9g}")  # 2.28, not 2.2800000000000002
 
 
-def read_records(session: Session) -> tuple[SensorRecord, ...]:
+def read_records(
+    session: Session, reader: RepositoryReader | None = None
+) -> tuple[SensorRecord, ...]:
     """Read the whole repository; returns the BMC's own sensors that can be read.
 
-    Raises IpmiError.
+    `reader` may have begun before. Raises IpmiError.
     """
     device = read_device(session)
     records: dict[int, SensorRecord] = {}
-    for data in session.converse(read_repository()):
+    for data in session.converse((reader or RepositoryReader()).read()):
         try:
             record = _decode_known(data, device.manufacturer, device.product)
             if record is not None and not record.is_linear:
@@ -132,6 +134,8 @@ class RecordCache:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Address, tuple[object, tuple[SensorRecord, ...]]]
         self._kept = OrderedDict()
+        # Readings that were broken off.
+        self._begun: dict[Address, tuple[object, RepositoryReader]] = {}
 
     def records(self, session: Session) -> tuple[SensorRecord, ...]:
         """Return the BMC's records, read anew when anything says that they may have changed.
@@ -146,8 +150,19 @@ class RecordCache:
             if kept is not None and kept[0] == state:
                 self._kept.move_to_end(session.address)
                 return kept[1]
-        with session.slow_turn():
-            records = read_records(session)
+        with self._lock:
+            began_at, reader = self._begun.pop(session.address, (None, RepositoryReader()))
+        if began_at != state:
+            reader = RepositoryReader()
+        try:
+            with session.slow_turn():
+                records = read_records(session, reader)
+        except (BusyError, NoAnswerError):
+            with self._lock:
+                self._begun[session.address] = state, reader
+                while len(self._begun) > self._max_bmcs:
+                    del self._begun[next(iter(self._begun))]
+            raise
         with self._lock:
             self._kept[session.address] = (state, records)
             self._kept.move_to_end(session.address)
