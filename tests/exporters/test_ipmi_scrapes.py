@@ -109,6 +109,18 @@ def test_a_bmc_that_hangs_in_the_middle_gives_no_half_sweep(
         wait_for("it is read again", lambda: up(probe(exporter, through))["ipmi"] == 1, 5)
 
 
+def test_a_kept_session_whose_time_is_over_says_so(exporter: Exporter, bmc: Bmc) -> None:
+    scrape(exporter, bmc)
+    bmc.pause()
+
+    # What is left of it for the BMC is less than it takes to give the session up.
+    series = probe(exporter, bmc, X_Prometheus_Scrape_Timeout_Seconds="1")
+
+    assert set(up(series).values()) == {0}
+    assert "s, the time for it is over" in exporter.log.read_text()
+    assert "another read" not in exporter.log.read_text()
+
+
 def test_a_silent_bmc_is_said_to_be_so_at_once_and_found_again(
     exporter: Exporter, bmc: Bmc
 ) -> None:

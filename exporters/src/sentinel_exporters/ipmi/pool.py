@@ -118,7 +118,7 @@ class Pool:
 
         `ready` is called once, from any thread, and must not wait: with a session that has
         answered all that is asked for this `purpose`, with the reason why the BMC is not to
-        be asked, or with None when `session` is needed for it.
+        be asked any more, or with None when `session` is needed for it.
         """
         key = (address, credentials)
         if self._silent.begin_check(address, ready):
@@ -133,12 +133,16 @@ class Pool:
             seat.turns.try_take()
         session = kept.session
 
-        def end(is_complete: bool) -> None:
-            if not is_complete:
-                log.info("ipmi session lost bmc=%s", address)
+        def end(error: Exception | None) -> None:
+            found: Session | NoAnswerError | None = session
+            if error is not None:
+                log.info("ipmi session lost bmc=%s reason=%s", address, error)
                 self._silent.note_loss(address, _PROBE_SILENCE_S)
+                # Without time for another session, this is why.
+                is_over = time.monotonic() >= deadline
+                found = error if is_over and isinstance(error, NoAnswerError) else None
             try:
-                ready(session if is_complete else None)
+                ready(found)
             finally:
                 session.end_purpose(purpose)
                 self._give_back(key, session)

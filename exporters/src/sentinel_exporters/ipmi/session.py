@@ -180,19 +180,19 @@ class Session:
         return purpose in self._foreseen
 
     def begin_ahead(
-        self, purpose: str, silence_s: float, ready: Callable[[bool], None]
+        self, purpose: str, silence_s: float, ready: Callable[[Exception | None], None]
     ) -> None:
         """Do what `read_ahead` does without waiting for it.
 
-        `ready` is called in the loop's thread, with whether all was answered. It must not wait,
-        and a request that would have to raises WouldWaitError until it returns.
+        `ready` is called in the loop's thread, with None when all was answered. It must not
+        wait, and a request that would have to raises WouldWaitError until it returns.
         """
 
         def end(job: Job[None]) -> None:
-            self.is_lost = job.error is not None and not self._answers
+            self.is_lost = job.error is not None
             self._may_wait = False
             try:
-                ready(job.error is None)
+                ready(job.error)
             finally:
                 self._may_wait = True
 
