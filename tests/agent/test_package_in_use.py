@@ -55,7 +55,8 @@ def test_the_programs_run_where_there_are_no_python_packages(
     # Every collector is in the program, and can be imported there.
     listed = node.run([EXPORTER, "metrics"]).stdout
     assert {line.split("\t")[0] for line in listed.splitlines()} == {
-        "exporter", "gpu", "gpu:dcgm", "gpu:nvidia_smi", "ipmi", "npu", "npu:npu_exporter", "ssh",
+        "exporter", "gpu", "ipmi", "npu", "ssh",
+        "gpu:dcgm", "gpu:nvidia_smi", "npu:npu_exporter",
     }  # fmt: skip
     devices = json.loads(node.run([EXPORTER, "devices"]).stdout)
     assert devices.keys() == {"devices", "problems"}
