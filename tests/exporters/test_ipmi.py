@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sentinel_exporters.catalog import load_collector
+from sentinel_exporters.core import Target
 from tests.exporters.bmc import PASSWORD, SERVER, USER, Bmc, free_udp_port
 from tests.exporters.ipmi_peers import fetch_series, ipmi_exporter, ipmitool_sensors
 from tests.exporters.running import (
@@ -213,6 +215,23 @@ def test_a_changed_password_counts_at_the_next_scrape(tmp_path: Path, own_bmc: B
         assert up(probe(exporter, own_bmc, "wrong-password"))["ipmi"] == 1
         (tmp_path / "wrong").write_text("not-the-password\n")
         assert up(probe(exporter, own_bmc, "wrong-password"))["ipmi"] == 0
+
+
+def test_a_bmc_whose_answers_come_too_late_has_up_0(tmp_path: Path) -> None:
+    # As when the look-up of its name takes longer than the scrape may.
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    ipmi = load_collector("ipmi")
+    module = {"user": USER, "password_file": password, "collectors": ["ipmi", "sel"]}
+    settings = ipmi.settings.model_validate({"modules": {"default": module}})
+
+    told = ipmi.unread(settings, Target("bmc.example", "default", 0.0))
+
+    assert [(one.metric.name, one.labels, one.value) for one in told] == [
+        ("ipmi_up", ("ipmi",), 0),
+        ("ipmi_up", ("sel",), 0),
+    ]
+    assert not ipmi.unread(settings, Target("bmc.example", "no-such-module", 0.0))
 
 
 @pytest.mark.parametrize("content", [None, "x" * 21, b"\xff\xfe"])

@@ -248,6 +248,18 @@ def test_a_target_that_hangs_is_asked_once_and_delays_no_other() -> None:
     assert prober.probe("bmc", "10.0.0.2", "default").is_success
 
 
+def test_a_target_that_is_not_read_has_the_series_that_say_so() -> None:
+    source = Source("bmc")
+    prober = make_prober(source, timeout_s=0.1)
+    source.gate.clear()
+    late = prober.probe("bmc", "10.0.0.1", "default")
+    assert late.samples == (VALUE.sample(0, "10.0.0.1"),)
+    source.gate.set()
+    source.error = CollectorError("refused")
+    refused = prober.probe("bmc", "10.0.0.2", "default")
+    assert refused.samples == (VALUE.sample(0, "10.0.0.2"),)
+
+
 def test_who_asks_for_a_target_writes_no_line_of_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

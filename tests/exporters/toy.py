@@ -58,6 +58,7 @@ class Source:
             None,
             self.is_probe,
             self.compat,
+            unread=lambda _settings, target: (VALUE.sample(0, target.address),),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict
 
 from . import collectors
-from .core import CollectorSettings, Compat, DeviceReport, Metric, Scrape, Target
+from .core import CollectorSettings, Compat, DeviceReport, Metric, Sample, Scrape, Target
 from .errors import CollectorError, ContractError
 
 # https://prometheus.io/docs/concepts/data_model/ and the naming page beside it.
@@ -38,6 +38,7 @@ class Collector:
     is_probe: bool = False
     compat: Mapping[str, Compat] = field(default_factory=dict)
     begin: Callable[[Any, Target, Callable[[Callable[[], Any]], None]], bool] | None = None
+    unread: Callable[[Any, Target], Sequence[Sample]] = lambda _settings, _target: ()
 
     @property
     def families(self) -> Iterator[Metric]:
@@ -101,6 +102,7 @@ def check_module(name: str, module: ModuleType) -> Collector:
         is_probe=entries == ["probe"],
         compat=_read_compat(name, getattr(module, "COMPAT", {})),
         begin=getattr(module, "begin", None),
+        unread=getattr(module, "unread", lambda _settings, _target: ()),
     )
 
 

@@ -24,6 +24,9 @@ it begins without waiting for anything and returns True, or returns False where 
 possible now, and `probe` is called instead. It calls `done` once, from any thread, with a
 function that returns the reading or raises, as `probe` does.
 
+`unread(settings, target)`, optional for a probe too, returns the samples of a target of which
+there is no reading, because `probe` raised or has not ended in time.
+
 `read`, `probe` and `parse` raise CollectorError, or anything else, when nothing is usable; what
 is usable in part goes into a Scrape with `problems`. A missing reading has no sample.
 """

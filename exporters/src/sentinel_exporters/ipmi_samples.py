@@ -6,7 +6,7 @@ dashboards work. It exports NaN for what is missing; here that has no sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -214,7 +214,7 @@ def make_scrape(answers: Answers) -> Scrape:
     samples = [DURATION.sample(answers.duration_s)]
     if answers.age_s is not None:
         samples.append(AGE.sample(answers.age_s))
-    samples += [UP.sample(float(is_up), name) for name, is_up in answers.is_up.items()]
+    samples += sample_up(answers.is_up)
     for reading in answers.readings or ():
         samples += sample_reading(reading)
     if answers.chassis is not None:
@@ -271,6 +271,11 @@ def _sample_watchdog(watchdog: Watchdog) -> list[Sample]:
         WATCHDOG_INITIAL.sample(watchdog.initial_s),
         WATCHDOG_PRESENT.sample(watchdog.present_s),
     ]
+
+
+def sample_up(is_up: Mapping[str, bool]) -> list[Sample]:
+    """Return, by collector, whether the BMC told what it is for."""
+    return [UP.sample(float(is_told), name) for name, is_told in is_up.items()]
 
 
 @lru_cache(maxsize=32768)

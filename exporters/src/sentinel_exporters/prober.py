@@ -8,6 +8,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -126,9 +127,14 @@ class Prober:
             raise TooManyProbes(f"{self._max_probes} probes are running")
 
     def _sum_up(self, key: tuple[str, str, str], run: Run) -> Outcome:
-        outcome = summarize(key[0], run)
+        name, address, module = key
+        outcome = summarize(name, run)
         if isinstance(run.error, BadTarget):
             return outcome
+        if outcome.problems and not outcome.samples:
+            target = Target(address, module, timeout_s=0.0)
+            unread = self._collectors[name].unread(self._settings[name], target)
+            outcome = replace(outcome, samples=tuple(unread))
         reason = "; ".join(outcome.problems)
         words = map(_write_word, key)
         # Not an error of ours: the series say it. And when it begins, changes and ends, as the

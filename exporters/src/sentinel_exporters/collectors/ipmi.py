@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from ..core import CollectorSettings, Scrape, Target
+from ..core import CollectorSettings, Sample, Scrape, Target
 from ..errors import BadTarget, ConfigError
 from ..ipmi.commands import (
     read_bmc_url,
@@ -37,9 +37,9 @@ from ..ipmi_events import EventCounter
 from ..ipmi_latest import Latest
 from ..ipmi_module import BaseModule, Module
 from ..ipmi_modules_file import modules_file
-from ..ipmi_samples import METRICS, Answers, make_scrape
+from ..ipmi_samples import METRICS, Answers, make_scrape, sample_up
 
-__all__ = ["METRICS", "Settings", "begin", "parse", "probe"]
+__all__ = ["METRICS", "Settings", "begin", "parse", "probe", "unread"]
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +191,12 @@ def begin(
 
     pool = _pool(settings)
     return pool.begin_session(address, credentials, deadline, target.module, ready)
+
+
+def unread(settings: Settings, target: Target) -> list[Sample]:
+    """Return what is said of a BMC whose answers came too late, as when a name server hangs."""
+    module = settings.module(target.module)
+    return [] if module is None else sample_up(dict.fromkeys(module.collectors, False))
 
 
 def _complete(answers: Answers, settings: Settings, target: Target, started: float) -> Answers:
