@@ -1,9 +1,9 @@
 """Process 1 of a lab node: lays out its file system, collects its syslog, reaps its orphans.
 
-It starts none of the node's programs; tests/lab/node.py does. Its arguments are a word that it
-leaves in /run/node/id, and folders: those that must stay visible although they may lie under
-something that is hidden, and behind `hide:` those that must not be seen. It prints `ready`
-and ends, and with it every process of the node, when its standard input closes: that happens
+It starts none of the node's programs; tests/lab/machine.py does. Its arguments are a word that
+it leaves in /run/node/id, and folders: those that must stay visible although they may lie under
+something that is hidden, and behind `hide:` those that must not be seen. It prints `ready` and
+ends, and with it every process of the node, when its standard input closes: that happens
 however the test process dies.
 """
 
