@@ -166,7 +166,7 @@ class Site:
         Raises OSError when it does not say.
         """
         done = subprocess.run(
-            ["ipmitool", "-I", "lanplus", "-C", "3", "-H", self.bmc.host,
+            ["ipmitool", "-I", "lanplus", "-C", "3", "-N", "1", "-R", "2", "-H", self.bmc.host,
              "-p", str(self.bmc.port), "-U", USER, "-P", self.bmc.password,
              "session", "info", "active"],
             capture_output=True, check=False, text=True, timeout=30,
