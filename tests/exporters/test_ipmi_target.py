@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from sentinel_exporters.ipmi.errors import IpmiError
+from sentinel_exporters.ipmi.resolver import Resolver
 from sentinel_exporters.ipmi.target import Address, AllowList, Target, parse_target, resolve
 
 
@@ -45,6 +46,20 @@ def test_anything_else_is_refused(text: str) -> None:
 
 def test_a_name_is_looked_up() -> None:
     assert resolve(Target("localhost", 624)) == Address(ip_address("127.0.0.1"), 624)
+
+
+def test_an_address_needs_no_look_up() -> None:
+    assert Resolver().known(Target("10.1.2.3", 624)) == Address(ip_address("10.1.2.3"), 624)
+
+
+def test_a_name_that_was_looked_up_is_known_for_a_while() -> None:
+    name, found = Target("localhost", 624), Address(ip_address("127.0.0.1"), 624)
+    resolver, forgetful = Resolver(), Resolver(keep_s=0)
+
+    assert resolver.known(name) is None
+    assert resolver.resolve(name) == forgetful.resolve(name) == found
+    assert resolver.known(name) == found
+    assert forgetful.known(name) is None
 
 
 def test_an_unknown_name_is_an_error_that_says_so() -> None:
