@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.agent.booking_server import BookingServer, make_grant
 from tests.agent.conftest import Lab
-from tests.lab.node import Node
+from tests.lab.node import Node, why_not
 from tests.lab.wait import wait_for
 
 STATE = "/var/lib/sentinel"
@@ -116,3 +118,21 @@ def desk_in(folder: Path) -> Iterator[Desk]:
         server.grant(desk.alices)
         desk.lab.start_agent(ignored_users=["watcher"], metrics_listen="127.0.0.1:9642")
         yield desk
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """One node for all tests of a module; each puts back what it changes."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    with desk_in(tmp_path_factory.mktemp("explain")) as desk:
+        yield desk
+
+
+@pytest.fixture
+def desk(shared: Desk) -> Desk:
+    """The shared node, on which alice holds a reservation."""
+    if shared.lab.server.policy["grants"] != [shared.alices]:
+        shared.put_policy(shared.alices)
+    return shared

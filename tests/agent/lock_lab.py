@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from sentinel_agent.lock.switch import State
 from tests.agent.booking_server import make_policy
 from tests.lab.node import SSHD_CONFIG, Node
@@ -161,3 +163,44 @@ def make_lock_lab(node: Node) -> LockLab:
     node.write_policy(make_policy())
     node.start_sshd()
     return LockLab(node, keys)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LockLab]:
+    with Node("gpu-01", tmp_path_factory.mktemp("lock")) as node:
+        made = make_lock_lab(node)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def lab(shared: LockLab) -> Iterator[LockLab]:
+    """The shared node, as it was before the test."""
+    with shared.planted():
+        yield shared
+    if shared.node.sshd is None or shared.node.sshd.poll() is not None:
+        shared.start_sshd()
+    else:
+        # Whatever the test left in the running sshd.
+        shared.node.write("/etc/ssh/sshd_config", SSHD_CONFIG)
+        shared.node.reload_sshd()
+
+
+def assert_locked_and_given_back(lab: LockLab) -> None:
+    """Nobody but the operators gets in, and then all files are as they were."""
+    before = lab.site()
+    assert lab.call("engage") == []
+    assert not lab.is_let_in("alice")
+    assert lab.is_let_in("ops")
+    assert lab.call("release") is None
+    assert lab.site() == before
+
+
+def offered(lab: LockLab, user: str) -> str:
+    """Return what sshd says to the user who has no key, the banner with it."""
+    argv = lab.node.ssh_argv(user, None)
+    # ssh shows a banner from this level on.
+    argv[argv.index("LogLevel=ERROR")] = "LogLevel=INFO"
+    done = subprocess.run([*argv, "true"], capture_output=True, text=True, check=False)
+    assert done.returncode == 255
+    return done.stderr
