@@ -145,11 +145,15 @@ def test_a_client_that_sends_byte_by_byte_has_no_more_time_for_it() -> None:
 
 
 def gated_tool(folder: Path) -> Path:
-    """A npu-smi that says that it runs, and waits and says so until the file `go` is there."""
+    """A npu-smi that says that it runs, and waits and says so until the file `go` is there.
+
+    It waits for a minute: it ends by itself where nobody is left to end it.
+    """
     tool = folder / "npu-smi"
     tool.write_text(
-        f"#!/bin/sh\ntouch {folder}/started\n"
-        f"while [ ! -e {folder}/go ]; do touch {folder}/waits; sleep 0.02; done\n"
+        f"#!/bin/sh\ntouch {folder}/started\nturn=0\n"
+        f"while [ ! -e {folder}/go ] && [ $((turn += 1)) -lt 3000 ]; do\n"
+        f"touch {folder}/waits; sleep 0.02; done\n"
         f'exec {NPU_SMI} "$@"\n'
     )
     tool.chmod(0o755)

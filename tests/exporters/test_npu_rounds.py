@@ -156,7 +156,7 @@ def test_a_card_that_hangs_takes_neither_the_table_nor_the_other_cards(
 def test_what_is_left_behind_by_a_wrapper_is_ended_too(machine: Machine) -> None:
     tool = machine.folder / "wrapper"
     tool.write_text(
-        f"#!/bin/sh\nsh -c 'echo $$ > {machine.folder}/pid; exec sleep 1000' &\nwait\n"
+        f"#!/bin/sh\nsh -c 'echo $$ > {machine.folder}/pid; exec sleep 60' &\nwait\n"
     )
     tool.chmod(0o755)
     source = NpuSmi(str(tool), timeout_s=0.5)
