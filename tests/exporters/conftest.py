@@ -1,4 +1,4 @@
-"""What the exporters' tests share: a stand-in for NVIDIA's driver, and an exporter on it."""
+"""What the exporters' tests share: an exporter on a stand-in for a driver, and a BMC."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.exporters.bmc import Bmc
 from tests.exporters.nvml_driver import BARE, FULL, Driver, Machine, build
 from tests.exporters.running import Exporter, serving
 
@@ -47,3 +48,11 @@ def machine(nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with serving(folder / "log", "--collectors", "gpu", env=driver.env) as exporter:
         yield Machine(driver, exporter)
     assert driver.misuse == ""
+
+
+@pytest.fixture
+def bmc(tmp_path: Path) -> Iterator[Bmc]:
+    """A BMC of the test's own."""
+    bmc = Bmc(tmp_path).start()
+    yield bmc
+    bmc.stop()

@@ -19,7 +19,7 @@ from sentinel_exporters.ipmi.sdr import RecordCache
 from sentinel_exporters.ipmi.session import Credentials
 from sentinel_exporters.ipmi.target import Address
 from tests.exporters.bmc import PASSWORD, SERVER, USER, Bmc
-from tests.exporters.test_ipmi_session import at, soon
+from tests.exporters.bmc_sessions import at, soon
 from tests.exporters.udp_relay import UdpRelay
 from tests.lab.wait import wait_for
 
