@@ -27,6 +27,7 @@ from pathlib import Path
 
 from tests.exporters.bmc_site import COLLECTORS, Site
 from tests.exporters.ipmi_lab import exporting
+from tests.exporters.ipmi_peers import count_sessions
 from tests.exporters.links import Links
 from tests.exporters.soak import Pace, Record, Soak, Vitals, ended
 from tests.lab.wait import wait_for
@@ -90,7 +91,7 @@ def soak(folder: Path, bmcs: int, seed: int, seconds: float, cycles: int) -> Ite
         time.sleep(FORGOTTEN_S)
         run.read_all()
         after = settle(run, before)
-        open_after = [site.open_sessions() for site in sites]
+        open_after = [count_sessions(site.bmc) for site in sites]
         print_record(run.record, sessions)
         yield from run.record.problems
         yield from judge_vitals(run.record, before, after, bmcs)
@@ -100,7 +101,7 @@ def soak(folder: Path, bmcs: int, seed: int, seconds: float, cycles: int) -> Ite
             yield f"one session for each BMC was to be kept: {open_after}"
         exporter.process.terminate()
         exporter.process.wait(20)
-        if any(left := [site.open_sessions() for site in sites]):
+        if any(left := [count_sessions(site.bmc) for site in sites]):
             yield f"the exporter left sessions open: {left}"
 
 
@@ -115,7 +116,7 @@ def counting(sites: Sequence[Site]) -> Iterator[list[int]]:
             if is_over.wait(COUNT_SESSIONS_EVERY_S):
                 return
             with contextlib.suppress(OSError):  # it is not there at present
-                counts.append(site.open_sessions())
+                counts.append(count_sessions(site.bmc))
 
     thread = threading.Thread(target=count, name="sessions")
     thread.start()

@@ -51,6 +51,22 @@ def ipmimonitoring(bmc: Bmc) -> list[Monitored]:
     ]  # fmt: skip
 
 
+def count_sessions(bmc: Bmc) -> int:
+    """Return how many sessions the BMC says it has, by ipmitool, without ipmitool's own.
+
+    Raises OSError when it does not say.
+    """
+    done = subprocess.run(
+        ["ipmitool", "-I", "lanplus", "-C", "3", "-N", "1", "-R", "2", "-H", bmc.host,
+         "-p", str(bmc.port), "-U", USER, "-P", bmc.password, "session", "info", "active"],
+        capture_output=True, check=False, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise OSError(f"ipmitool: {done.stderr}")
+    _, _, count = done.stdout.partition("active sessions")
+    return int(count.partition(":")[2].split()[0]) - 1
+
+
 @dataclass(frozen=True)
 class Logged:
     """An entry of the event log as FreeIPMI's ipmi-sel prints it."""

@@ -10,17 +10,30 @@ from collections.abc import Callable, Container
 import pytest
 
 from sentinel_exporters.ipmi.commands import read_chassis, read_device
-from sentinel_exporters.ipmi.errors import IpmiError, LoginError
+from sentinel_exporters.ipmi.errors import IpmiError, LoginError, NoAnswerError
 from sentinel_exporters.ipmi.patience import RETRY_S
 from sentinel_exporters.ipmi.session import Credentials, Session
 from sentinel_exporters.ipmi.target import Address
 from sentinel_exporters.ipmi.wire import LOGIN_RETRY_S
 from tests.exporters.bmc import USER, Bmc
 from tests.exporters.bmc_sessions import LOGIN, LOOPBACK, READABLE, at, read_all, soon
+from tests.exporters.ipmi_peers import count_sessions
 from tests.exporters.udp_relay import UdpRelay
+from tests.lab.wait import wait_for
 
-# Where a packet of IPMI 2.0 says what it carries (IPMI 2.0, table 13-8), and RAKP message 2.
-_PAYLOAD_TYPE, _RAKP_1, _RAKP_2, _RAKP_3, _AUTHENTICATED = 5, 0x12, 0x13, 0x14, 0x40
+# Where a packet of IPMI 2.0 says what it carries (IPMI 2.0, table 13-8), and what that may be.
+_PAYLOAD_TYPE, _AUTHENTICATED = 5, 0x40
+_RAKP_1, _RAKP_2, _RAKP_3, _RAKP_4 = 0x12, 0x13, 0x14, 0x15
+
+
+def is_rakp_4(packet: bytes) -> bool:
+    """Whether it is the answer that ends the agreement on a session's keys."""
+    return packet[_PAYLOAD_TYPE] & 0x3F == _RAKP_4
+
+
+def is_in_session(packet: bytes) -> bool:
+    """Whether it is an answer in a session that is open."""
+    return bool(packet[_PAYLOAD_TYPE] & _AUTHENTICATED)
 
 
 def drop(lost: Container[int]) -> Callable[[bytes], list[tuple[float, bytes]]]:
@@ -97,6 +110,19 @@ def test_a_late_answer_to_a_login_is_not_taken_for_a_wrong_password(bmc: Bmc) ->
         assert read_chassis(session).is_on
         session.close()
     assert proofs == 2
+
+
+@pytest.mark.parametrize("is_lost", [is_rakp_4, is_in_session])
+def test_a_login_that_is_given_up_leaves_no_session(
+    bmc: Bmc, is_lost: Callable[[bytes], bool]
+) -> None:
+    # The BMC has opened one with each try, and would keep it for a minute.
+    with UdpRelay(
+        (bmc.host, bmc.port), lambda packet: [] if is_lost(packet) else [(0.0, packet)]
+    ) as relay:
+        with pytest.raises(NoAnswerError):
+            Session(at(relay), LOGIN, soon(LOGIN_RETRY_S * 2.5))
+        wait_for("all are closed", lambda: count_sessions(bmc) == 0, 5)
 
 
 def test_a_peer_that_offers_ipmi_1_5_only_learns_nothing_of_the_password() -> None:

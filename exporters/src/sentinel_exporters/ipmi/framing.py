@@ -85,6 +85,11 @@ def make_request(netfn: int, command: int, data: bytes = b"", lun: int = 0) -> R
     return Request(netfn, command, data, lun)
 
 
+def close_session(session_id: int) -> Request:
+    """Return Close Session (IPMI 2.0, 22.19); not the one Request, as no number comes again."""
+    return Request(0x06, 0x3C, session_id.to_bytes(4, "little"), 0)
+
+
 class Codec(Protocol):
     """Makes packets of requests, one outstanding at a time, and finds their answers."""
 

@@ -92,7 +92,8 @@ class RepositoryReader:
 
     def _ask(self, number: int, offset: int, size: int) -> Request:
         where = number.to_bytes(2, "little") + bytes([offset, size])
-        return make_request(_STORAGE, _GET_SDR, self._reservation + where)
+        # Not the one Request: with another reservation it never comes again.
+        return Request(_STORAGE, _GET_SDR, self._reservation + where, 0)
 
 
 def _data(answer: bytes, command: int, least: int) -> bytes:

@@ -14,7 +14,7 @@ from pyghmi.exceptions import PyghmiException
 from pyghmi.ipmi.private.util import get_ipmi_error
 
 from .errors import BusyError, CompletionError, LoginError, NoAnswerError, WouldWaitError
-from .framing import Request, make_request
+from .framing import Request, close_session, make_request
 from .loop import SILENCE_S, Job, Line, Talk, ask_all, shared_loop
 from .patience import Patience
 from .target import Address
@@ -24,7 +24,6 @@ from .wire import Credentials, Privilege, connect, log_in
 __all__ = ["Credentials", "Privilege", "Session"]
 
 _APP = 0x06
-_CLOSE_SESSION = 0x3C  # IPMI 2.0, 22.19
 _GET_DEVICE_ID = make_request(_APP, 0x01)
 _GET_REPOSITORY_INFO = make_request(0x0A, 0x20)
 
@@ -240,9 +239,8 @@ class Session:
     def close(self) -> None:
         """Tell the BMC, not waiting for its answer, and free the socket. May be repeated."""
         # Also when it is lost: a BMC that is merely slow would hold its slot for a minute.
-        bye = make_request(_APP, _CLOSE_SESSION, self._id.to_bytes(4, "little"))
         with contextlib.suppress(OSError):  # closed already, among others
-            self._udp.send(self._line.codec.ask(bye))
+            self._udp.send(self._line.codec.ask(close_session(self._id)))
         self.is_lost = True
         self._udp.close()
 

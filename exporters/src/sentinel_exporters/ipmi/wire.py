@@ -7,6 +7,7 @@ framing.py's.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import socket
@@ -18,7 +19,7 @@ from enum import IntEnum
 from pyghmi.ipmi.private import simplesession
 
 from .errors import LoginError, NoAnswerError
-from .framing import Channel, Keys
+from .framing import Channel, Keys, close_session
 from .loop import SILENCE_S
 from .patience import RETRY_S
 from .target import Address
@@ -34,6 +35,7 @@ _MAX_PACKET = 3000
 # How many are taken before a look at the time: a flood must not last beyond the deadline.
 _MAX_PACKETS = 32
 _LOGIN_STEPS = ("OPENSESSION", "EXPECTINGRAKP2", "EXPECTINGRAKP4")
+_MAY_BE_OPEN = ("EXPECTINGRAKP4", "ESTABLISHED")
 
 
 class Privilege(IntEnum):
@@ -89,17 +91,7 @@ def log_in(
     Raises NoAnswerError, LoginError, OSError and pyghmi's own errors.
     """
     login = _Login(udp, address, credentials, deadline)
-    keys = Keys(
-        remote_id=login.sessionid,
-        local_id=login.localsid,
-        digest=login.currhashlib().name,
-        mac_length=login.currhashlen,
-        integrity=bytes(login.k1),
-        encryption=bytes(login.aeskey),
-        sent=login.sequencenumber,
-        heard=login.remseqnumber,
-    )
-    return Opened(Channel(keys), login.sessionid, bytes(login.remoteguid))
+    return Opened(login.channel(), login.pendingsessionid, bytes(login.remoteguid))
 
 
 class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
@@ -128,9 +120,37 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
                 password=credentials.password.encode(),
                 privlevel=int(credentials.privilege),
             )
+        except BaseException:
+            self._close_what_may_be_open()
+            raise
         finally:
             # Every login is entered there, and only pyghmi's own log-out would take it off.
             simplesession.Session.keepalive_sessions.pop(self, None)
+
+    def channel(self) -> Channel:
+        """Return the packets of the session that is open, or will be when the BMC agrees."""
+        keys = Keys(
+            remote_id=self.pendingsessionid,
+            local_id=self.localsid,
+            digest=self.currhashlib().name,
+            mac_length=self.currhashlen,
+            integrity=bytes(self.k1),
+            encryption=bytes(self.aeskey),
+            sent=self.sequencenumber,
+            heard=self.remseqnumber,
+        )
+        return Channel(keys)
+
+    def _close_what_may_be_open(self) -> None:
+        """End a session whose opening we do not wait for any more.
+
+        The BMC may have opened it, and its answer was lost or comes too late: one of its few
+        slots would be taken for a minute.
+        """
+        if self.sessioncontext in _MAY_BE_OPEN:
+            bye = self.channel().ask(close_session(self.pendingsessionid))
+            with contextlib.suppress(OSError):  # the BMC is not there
+                self._udp.send(bye)
 
     # What follows replaces parts of pyghmi's class.
 
@@ -189,6 +209,7 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
     def _resend(self) -> None:
         if self.sessioncontext in _LOGIN_STEPS:
             self._login_retry_s *= _LOGIN_GROWTH
+            self._close_what_may_be_open()
             # BMCs do not take kindly to RAKP messages that come twice: ask for a new session.
             # Its tags and id are new as well, so that a late answer to the old one is not
             # mistaken for a wrong password. What was agreed before, the cipher suite, stays.
