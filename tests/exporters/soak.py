@@ -134,25 +134,8 @@ class Soak:
                 thread.join()
         self.look()
 
-    def read_all(self) -> None:
-        """Read every site once, without faults; what is not right is a problem."""
-        for site in self._sites:
-            self._wait_until_back(site, "nothing")
-
-    def _go_on(self, number: int, site: Site, stop: threading.Event) -> None:
-        chance = random.Random(f"{self._seed}-{number}")
-        deck: list[Fault] = []
-        while not stop.is_set():
-            if not deck:  # each kind as often as the others
-                deck = chance.sample(FAULTS, len(FAULTS))
-            fault = deck.pop()
-            try:
-                self._cycle(site, fault, chance)
-            except Exception as error:  # the boundary of a site: the others go on
-                self._blame(site, fault.name, repr(error))
-            stop.wait(chance.uniform(0, self._pace.rest_s))
-
-    def _cycle(self, site: Site, fault: Fault, chance: random.Random) -> None:
+    def cycle(self, site: Site, fault: Fault, chance: random.Random) -> None:
+        """Let one fault happen, and read the BMC meanwhile and when it is over."""
         site.change_values(chance)
         with fault.happens(site, chance):
             if fault.is_impatient:
@@ -166,6 +149,24 @@ class Soak:
                 self.record.lost[site.target] = 0
             self.record.lost[site.target] += fault.loses
         self._wait_until_back(site, fault.name)
+
+    def read_all(self) -> None:
+        """Read every site once, without faults; what is not right is a problem."""
+        for site in self._sites:
+            self._wait_until_back(site, "nothing")
+
+    def _go_on(self, number: int, site: Site, stop: threading.Event) -> None:
+        chance = random.Random(f"{self._seed}-{number}")
+        deck: list[Fault] = []
+        while not stop.is_set():
+            if not deck:  # each kind as often as the others
+                deck = chance.sample(FAULTS, len(FAULTS))
+            fault = deck.pop()
+            try:
+                self.cycle(site, fault, chance)
+            except Exception as error:  # the boundary of a site: the others go on
+                self._blame(site, fault.name, repr(error))
+            stop.wait(chance.uniform(0, self._pace.rest_s))
 
     def _judge(self, site: Site, fault: Fault, page: Page, reason: str) -> None:
         for wrong in site.find_wrong(page):
