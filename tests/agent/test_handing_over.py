@@ -141,7 +141,7 @@ def test_a_session_goes_on_while_the_holders_next_card_is_waited_for(lab: Lab) -
     """Bob is connected for one card when his reservation of alice's card begins."""
     lab.server.grant(
         make_grant("alice", lab.keys["alice"]),
-        make_grant("bob", lab.keys["bob"], end_s=3, reservation=2, devices=OTHER_CARD),
+        make_grant("bob", lab.keys["bob"], reservation=2, devices=OTHER_CARD),
     )
     lab.start_agent(term_s=3)
     leave_something(lab, "alice")

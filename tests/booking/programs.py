@@ -159,7 +159,9 @@ def booking_server(
     program = Path(sys.executable).parent / "sentinel-booking"
     command = [str(program), "--config", str(file), "serve"]
     log = folder / "booking.log"
-    with running(command, log, lambda: answers(f"{url}/healthz"), env) as process:
+    # What it has in /tmp stays there when it is killed.
+    own = {"TMPDIR": str(folder), **(env or {})}
+    with running(command, log, lambda: answers(f"{url}/healthz"), own) as process:
         server = BookingServer(url, port, process)
         seen: set[int] = set()
 
