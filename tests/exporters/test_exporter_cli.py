@@ -44,6 +44,17 @@ def test_check_fails_and_says_why_when_an_enabled_collector_does(tmp_path: Path)
     assert "collector=npu reason=no permission" in done.stderr
 
 
+def test_check_refuses_a_web_configuration_as_serving_does(tmp_path: Path) -> None:
+    broken = tmp_path / "web.yml"
+    broken.write_text("basic_auth_users: 7\n")
+    for command in ("check", "serve"):
+        done = run_exporter(command, "--collectors", "ssh", "--web-config", str(broken))
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"sentinel-exporter: {broken} is not valid\n")
+        assert "basic_auth_users" in done.stderr
+        assert not done.stdout
+
+
 def test_check_of_a_machine_without_any_source_succeeds() -> None:
     done = run_exporter(
         "check",

@@ -53,7 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"sentinel-exporter: the configuration is not valid\n{error}\n")
         return 2
     commands = {"serve": serve, "check": check, "devices": devices, "metrics": metrics}
-    return commands[options.command](config, collectors)
+    try:
+        return commands[options.command](config, collectors)
+    except ConfigError as error:
+        sys.stderr.write(f"sentinel-exporter: {config.web_config} is not valid\n{error}\n")
+        return 2
 
 
 def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -122,17 +126,18 @@ def _make_runner(config: Config, enabled: Sequence[Collector]) -> Runner:
     return Runner(enabled, _settings(config, enabled), is_auto=config.collectors == "auto")
 
 
+def _read_access(config: Config) -> Access | None:
+    """Return what the web configuration permits; raises ConfigError when it is not valid."""
+    return Access(config.web_config) if config.web_config else None
+
+
 def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
-    """Answer Prometheus until SIGTERM or SIGINT."""
+    """Answer Prometheus until SIGTERM or SIGINT. Raises ConfigError."""
     _permit_files()
     enabled = choose_collectors(config, collectors)
     prober = Prober(enabled, _settings(config, enabled), config.max_probes)
     runner = _make_runner(config, enabled)
-    try:
-        access = Access(config.web_config) if config.web_config else None
-    except ConfigError as error:
-        sys.stderr.write(f"sentinel-exporter: {config.web_config} is not valid\n{error}\n")
-        return 2
+    access = _read_access(config)
     try:
         web = Server(config.listen, Pages(runner, prober, config.max_requests), access)
     except OSError as error:
@@ -169,8 +174,9 @@ def _permit_files() -> None:
 def check(config: Config, collectors: Mapping[str, Collector]) -> int:
     """Run every enabled collector once and print its metrics; 1 when one failed.
 
-    Probes need a target and are not run.
+    Probes need a target and are not run. Raises ConfigError as `serve` would.
     """
+    _read_access(config)
     outcomes = _make_runner(config, choose_collectors(config, collectors)).collect()
     samples = [sample for one in outcomes for sample in (*one.own_samples(), *one.samples)]
     sys.stdout.write(write_text(samples).decode())
