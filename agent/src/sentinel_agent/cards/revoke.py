@@ -99,16 +99,14 @@ def _wait(find: FindIntruders, pids: Collection[int], seconds: float) -> None:
 
 
 def _stopped(uid: int) -> list[int]:
-    """Return pidfds of the user's processes that are stopped. Format: proc_pid_status(5)."""
+    """Return pidfds of the user's processes that are stopped."""
     found: list[int] = []
     for entry in os.listdir("/proc"):  # noqa: PTH208  names only, for each process
-        if not entry.isdigit():
-            continue
         if len(found) == BATCH:
             break  # who has stopped so many of his own has other worries
-        with contextlib.suppress(OSError):
-            if not _is_stopped(entry, uid):
-                continue
+        if not entry.isdigit() or not _is_stopped(entry, uid):
+            continue
+        with contextlib.suppress(OSError):  # it has ended
             opened = os.pidfd_open(int(entry))
             # Looked at again: the pid may have been given anew before it was opened, and it is
             # root's perhaps. What is so now is either this process or no longer there.
@@ -120,7 +118,14 @@ def _stopped(uid: int) -> list[int]:
 
 
 def _is_stopped(pid: str, uid: int) -> bool:
-    with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123  for each process
-        text = file.read()
+    """Say whether it is the user's and stopped; one that has ended is not.
+
+    Format: proc_pid_status(5).
+    """
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123  for each process
+            text = file.read()
+    except OSError:
+        return False
     state = text.partition(b"\nState:\t")[2][:1]
     return state == b"T" and int(text.partition(b"\nUid:\t")[2].split(None, 1)[0]) == uid
