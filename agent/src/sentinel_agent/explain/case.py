@@ -22,6 +22,7 @@ import requests
 from ..accounts import Accounts
 from ..config import Config
 from ..errors import AgentError, StateError
+from ..files import AGENT_LOCK
 from ..gates.get_keys import MIN_UID
 from ..lock import sshd
 from ..lock.breakglass import FOLDER, NO_SHELLS
@@ -218,7 +219,7 @@ class Case:
         proc_locks(5) names the process; what it says of the file is not what stat(2) says on
         every file system.
         """
-        file = self.config.state_dir / "agent.lock"
+        file = self.config.state_dir / AGENT_LOCK
         with contextlib.suppress(OSError, ValueError):
             locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
             pids = {line.split()[4] for line in locks if line.split()[1:2] == ["FLOCK"]}

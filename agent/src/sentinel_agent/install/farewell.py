@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 
 from ..config import Config
@@ -25,21 +26,23 @@ def tell_open(config: Config) -> str:
         known = load_registration(config.state_dir)
     except AgentError:
         return "the node is not registered"
-    failures = [f"no answer within {WAIT_S:g} s"]
+    # What came of it: why it failed, or nothing.
+    outcome: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def send() -> None:
         try:
             _send(config, known)
         except Exception as error:  # whatever it is, uninstall goes on
-            failures[0] = str(error)
+            outcome.put(str(error))
         else:
-            failures.clear()
+            outcome.put("")
 
     # The client's own limits are longer, and a name server that is silent has none.
-    sender = threading.Thread(target=send, daemon=True)
-    sender.start()
-    sender.join(WAIT_S)
-    return failures[0] if failures else ""
+    threading.Thread(target=send, daemon=True).start()
+    try:
+        return outcome.get(timeout=WAIT_S)
+    except queue.Empty:
+        return f"no answer within {WAIT_S:g} s"
 
 
 def _send(config: Config, known: Registration) -> None:
