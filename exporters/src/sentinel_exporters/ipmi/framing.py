@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 _RMCP = b"\x06\x00\xff\x07"
 _FORMAT_RMCP_PLUS = b"\x06"
 _ENCRYPTED_AND_AUTHENTICATED = b"\xc0"  # payload type 0, an IPMI message
-_NO_SESSION = bytes(9)  # authentication type none, sequence number, session id (table 13-8)
+# No authentication, sequence number 0, session id 0 (table 13-8); then a byte of length.
+_OUTSIDE = _RMCP + bytes(9)
 _BMC, _US = 0x20, 0x81
 _BLOCK = 16
 _HEADER = 16
@@ -90,20 +91,46 @@ def close_session(session_id: int) -> Request:
     return Request(0x06, 0x3C, session_id.to_bytes(4, "little"), 0)
 
 
-class Codec(Protocol):
-    """Makes packets of requests, one outstanding at a time, and finds their answers."""
+class Codec(ABC):
+    """Makes packets of requests, one outstanding at a time, and finds their answers.
 
-    # Answers that were heard when another request was outstanding.
-    late_answers: int
+    Not safe to use from two threads.
+    """
+
+    def __init__(self) -> None:
+        # Answers that were heard when another request was outstanding.
+        self.late_answers = 0
+        self._request: Request | None = None
+        self._number = 0
 
     def ask(self, request: Request) -> bytes:
         """Return the packet of a new request; an answer to the one before comes too late."""
+        self._request = request
+        self._number = (self._number + 4) & 0xFC
+        return self.repeat(request)
 
+    @abstractmethod
     def repeat(self, request: Request) -> bytes:
         """Return another packet of the request that is outstanding."""
 
+    @abstractmethod
     def hear(self, packet: bytes) -> bytes | None:
-        """Return completion code and data, or None for a packet that does not answer."""
+        """Return completion code and data, or None for a packet that does not answer.
+
+        Damaged packets, those of others and late answers to earlier requests are all no answer;
+        the last are counted in `late_answers`.
+        """
+
+    def _take(self, message: bytes) -> bytes | None:
+        """Return what the message answers, after which nothing is outstanding any more."""
+        if self._request is None:
+            return None
+        answer = self._request.answer_in(message, self._number)
+        if answer is None:
+            self.late_answers += 1
+        else:
+            self._request = None
+        return answer
 
 
 @dataclass(frozen=True)
@@ -121,11 +148,14 @@ class Keys:
     heard: int = 0
 
 
-class Channel:
-    """One session's packets. Not safe to use from two threads."""
+class Channel(Codec):
+    """One session's packets, each with a sequence number of its own, repetitions too.
+
+    A packet that comes twice is heard once.
+    """
 
     def __init__(self, keys: Keys) -> None:
-        self.late_answers = 0
+        super().__init__()
         self._mac_length = keys.mac_length
         # RFC 2104, with the key hashed once and not for each packet; the standard library's
         # one-shot function takes three times as long, as OpenSSL looks the digest up anew.
@@ -143,17 +173,8 @@ class Channel:
         head = _FORMAT_RMCP_PLUS + _ENCRYPTED_AND_AUTHENTICATED
         self._sent_head = head + keys.remote_id.to_bytes(4, "little")
         self._heard_head = _RMCP + head + keys.local_id.to_bytes(4, "little")
-        self._request: Request | None = None
-        self._number = 0
-
-    def ask(self, request: Request) -> bytes:
-        """Return the packet of a new request; an answer to the one before comes too late."""
-        self._request = request
-        self._number = (self._number + 4) & 0xFC
-        return self.repeat(request)
 
     def repeat(self, request: Request) -> bytes:
-        """Return another packet of it, with a sequence number of its own."""
         padded = request.padded(self._number)
         self._sent = self._sent + 1 if self._sent < _LAST_SEQUENCE else 1
         signed = b"".join(
@@ -168,11 +189,6 @@ class Channel:
         return _RMCP + signed + self._mac(signed)
 
     def hear(self, packet: bytes) -> bytes | None:
-        """Return completion code and data, or None for a packet that does not answer.
-
-        Damaged packets, those of others, repeated ones and late answers to earlier requests
-        are all no answer; the last are counted in `late_answers`.
-        """
         end = len(packet) - self._mac_length
         if packet[:10] != self._heard_head or end < _HEADER + 2 * _BLOCK + 2:
             return None
@@ -188,14 +204,7 @@ class Channel:
         self._heard = sequence
         padded = self._decrypt(packet[_HEADER : _HEADER + size])
         fill = padded[-1]
-        if fill >= _BLOCK or self._request is None:
-            return None
-        answer = self._request.answer_in(padded[_BLOCK : -1 - fill], self._number)
-        if answer is None:
-            self.late_answers += 1
-        else:
-            self._request = None
-        return answer
+        return self._take(padded[_BLOCK : -1 - fill]) if fill < _BLOCK else None
 
     def _mac(self, signed: bytes) -> bytes:
         inner, outer = self._inner.copy(), self._outer.copy()
@@ -204,34 +213,16 @@ class Channel:
         return outer.digest()[: self._mac_length]
 
 
-class Outside:
+class Outside(Codec):
     """Packets outside of any session: for the few commands that a BMC answers to anybody."""
 
-    def __init__(self) -> None:
-        self.late_answers = 0
-        self._request: Request | None = None
-        self._number = 0
-
-    def ask(self, request: Request) -> bytes:
-        """Return the packet of a new request."""
-        self._request = request
-        self._number = (self._number + 4) & 0xFC
-        return self.repeat(request)
-
     def repeat(self, request: Request) -> bytes:
-        """Return the packet of the request that is outstanding."""
         message = request.message(self._number)
-        return _RMCP + _NO_SESSION + bytes([len(message)]) + message
+        return _OUTSIDE + bytes([len(message)]) + message
 
     def hear(self, packet: bytes) -> bytes | None:
-        """Return completion code and data, or None for a packet that does not answer."""
-        head = len(_RMCP) + len(_NO_SESSION)
-        if self._request is None or packet[:head] != _RMCP + _NO_SESSION:
+        head = len(_OUTSIDE)
+        if packet[:head] != _OUTSIDE:
             return None
         message = packet[head + 1 : head + 1 + packet[head]] if len(packet) > head else b""
-        if not message or _checksum(message[3:]):
-            return None
-        answer = self._request.answer_in(message, self._number)
-        if answer is not None:
-            self._request = None
-        return answer
+        return self._take(message) if message and not _checksum(message[3:]) else None
