@@ -11,6 +11,7 @@ from apiflask import APIFlask
 from sentinel_booking.app import create_app
 from sentinel_booking.config import Config
 from sentinel_booking.models import db
+from tests.booking.page_lab import lab_config
 from tests.postgres import Postgres
 
 
@@ -38,14 +39,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 @pytest.fixture
 def config(database_url: str, tmp_path: Path) -> Config:
     """A complete configuration on that database."""
-    for name in ("secret", "scrape", "webhook"):
-        (tmp_path / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
-    return Config(
-        database_url=database_url,
-        secret_key_file=tmp_path / "secret",
-        scrape_token_file=tmp_path / "scrape",
-        webhook_token_file=tmp_path / "webhook",
-    )
+    return lab_config(tmp_path, database_url=database_url)
 
 
 @pytest.fixture

@@ -1,14 +1,20 @@
-"""What the tests of the forms fill in, read off the answer, and look up in the database."""
+"""The lab with people signed in, for tests of forms.
+
+What those fill in, read off the answer, and look up in the database is here too.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
+from pathlib import Path
 
+import pytest
 from apiflask import APIFlask
 from sqlalchemy import select
 
 from sentinel_booking.models import Node, Reservation, db
+from tests.booking.page_lab import make_lab
 from tests.booking.page_visitor import Visitor, tags
 
 HOUR = dt.timedelta(hours=1)
@@ -18,6 +24,21 @@ def signed_in(lab: APIFlask, name: str) -> Visitor:
     visitor = Visitor(lab)
     assert visitor.sign_in(name).status_code == 303
     return visitor
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> APIFlask:
+    return make_lab(tmp_path)
+
+
+@pytest.fixture
+def alice(lab: APIFlask) -> Visitor:
+    return signed_in(lab, "alice")
+
+
+@pytest.fixture
+def admin(lab: APIFlask) -> Visitor:
+    return signed_in(lab, "admin")
 
 
 def cards(lab: APIFlask, node: str) -> list[str]:

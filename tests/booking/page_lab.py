@@ -80,15 +80,15 @@ _PASSWORD_HASH = hash_password(PASSWORD)
 
 
 def lab_config(folder: Path, **settings: Any) -> Config:
-    """A configuration on SQLite in that folder; `settings` as in Config."""
+    """A configuration, on SQLite in that folder unless told; `settings` as in Config."""
     for name in ("secret", "scrape", "webhook"):
         (folder / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
+    database = {"database_url": f"sqlite:///{folder / 'booking.db'}"}
     return Config(
-        database_url=f"sqlite:///{folder / 'booking.db'}",
         secret_key_file=folder / "secret",
         scrape_token_file=folder / "scrape",
         webhook_token_file=folder / "webhook",
-        **settings,
+        **(database | settings),
     )
 
 

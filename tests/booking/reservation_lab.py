@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from apiflask import APIFlask
@@ -39,9 +38,9 @@ class Lab:
         )
 
 
-@contextmanager
-def booked_node(app: APIFlask) -> Iterator[Lab]:
-    """The lab on an empty database, in an app context; at the end nothing may be broken."""
+@pytest.fixture
+def lab(app: APIFlask) -> Iterator[Lab]:
+    """On an empty database, in an app context; at the end nothing may be broken."""
     uuids = add_node(app)
     people = {
         name: add_actor(app, name, role)

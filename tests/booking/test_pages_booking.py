@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from pathlib import Path
 
 import pytest
 from apiflask import APIFlask
 from sqlalchemy import select
 
 from sentinel_booking.models import Node, Reservation, db, utc_now
-from tests.booking.page_forms import HOUR, advice_forms, cards, local, newest, signed_in
-from tests.booking.page_lab import make_lab
+from tests.booking.page_forms import (
+    HOUR,
+    advice_forms,
+    alice,
+    cards,
+    lab,
+    local,
+    newest,
+    signed_in,
+)
 from tests.booking.page_visitor import Visitor, tags, visible_text
 
-
-@pytest.fixture
-def lab(tmp_path: Path) -> APIFlask:
-    return make_lab(tmp_path)
-
-
-@pytest.fixture
-def alice(lab: APIFlask) -> Visitor:
-    return signed_in(lab, "alice")
+__all__ = ["alice", "lab"]  # fixtures
 
 
 def test_booking_some_cards_from_now_with_a_local_time(lab: APIFlask, alice: Visitor) -> None:

@@ -10,19 +10,10 @@ from apiflask import APIFlask
 from sqlalchemy import select
 
 from sentinel_booking.models import SshKey, db
-from tests.booking.page_forms import signed_in
-from tests.booking.page_lab import make_lab
+from tests.booking.page_forms import alice, lab
 from tests.booking.page_visitor import Visitor, visible_text
 
-
-@pytest.fixture
-def lab(tmp_path: Path) -> APIFlask:
-    return make_lab(tmp_path)
-
-
-@pytest.fixture
-def alice(lab: APIFlask) -> Visitor:
-    return signed_in(lab, "alice")
+__all__ = ["alice", "lab"]  # fixtures
 
 
 def test_a_key_is_added_listed_and_removed(

@@ -11,15 +11,12 @@ from sqlalchemy import select
 
 from sentinel_booking.models import Alert, AuditEntry, Node, utc_now, write
 from sentinel_booking.web.runbooks import code_spans, read_sections
-from tests.booking.page_lab import make_lab
+from tests.booking.page_forms import lab
 from tests.booking.page_visitor import Visitor, visible_text
 
+__all__ = ["lab"]  # a fixture
+
 RUNBOOKS = Path(__file__).parents[2] / "docs/runbooks"
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> APIFlask:
-    return make_lab(tmp_path)
 
 
 def visit(lab: APIFlask, path: str, name: str = "olga", language: str = "en") -> str:

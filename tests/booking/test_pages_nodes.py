@@ -9,14 +9,11 @@ from apiflask import APIFlask
 from sqlalchemy import select
 
 from sentinel_booking.models import Invite, Node, db
-from tests.booking.page_forms import shown_secret, signed_in
+from tests.booking.page_forms import lab, shown_secret, signed_in
 from tests.booking.page_lab import make_lab
 from tests.booking.page_visitor import visible_text
 
-
-@pytest.fixture
-def lab(tmp_path: Path) -> APIFlask:
-    return make_lab(tmp_path)
+__all__ = ["lab"]  # a fixture
 
 
 def test_a_node_is_added_changed_invited_and_removed(lab: APIFlask) -> None:

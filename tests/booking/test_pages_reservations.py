@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 from apiflask import APIFlask
 from sqlalchemy import select
 
 from sentinel_booking.models import Node, Reservation, User, db, utc_now
-from tests.booking.page_forms import HOUR, advice_forms, local, signed_in
-from tests.booking.page_lab import make_lab
+from tests.booking.page_forms import HOUR, advice_forms, alice, lab, local, signed_in
 from tests.booking.page_visitor import Visitor, visible_text
 
-
-@pytest.fixture
-def lab(tmp_path: Path) -> APIFlask:
-    return make_lab(tmp_path)
-
-
-@pytest.fixture
-def alice(lab: APIFlask) -> Visitor:
-    return signed_in(lab, "alice")
+__all__ = ["alice", "lab"]  # fixtures
 
 
 def of_alice(lab: APIFlask, node: str, running: bool = True) -> Reservation:

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from apiflask import APIFlask
 
-from tests.booking.page_forms import shown_secret, signed_in
-from tests.booking.page_lab import make_lab
+from tests.booking.page_forms import admin, alice, lab, shown_secret, signed_in
 from tests.booking.page_visitor import Visitor, visible_text
 from tests.booking.people import PASSWORD
 
-
-@pytest.fixture
-def lab(tmp_path: Path) -> APIFlask:
-    return make_lab(tmp_path)
-
-
-@pytest.fixture
-def alice(lab: APIFlask) -> Visitor:
-    return signed_in(lab, "alice")
-
-
-@pytest.fixture
-def admin(lab: APIFlask) -> Visitor:
-    return signed_in(lab, "admin")
+__all__ = ["admin", "alice", "lab"]  # fixtures
 
 
 @pytest.mark.parametrize(

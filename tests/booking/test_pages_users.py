@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from apiflask import APIFlask
 
-from tests.booking.page_forms import shown_secret, signed_in
-from tests.booking.page_lab import make_lab
+from tests.booking.page_forms import admin, lab, shown_secret, signed_in
 from tests.booking.page_visitor import Visitor, visible_text
 
-
-@pytest.fixture
-def lab(tmp_path: Path) -> APIFlask:
-    return make_lab(tmp_path)
-
-
-@pytest.fixture
-def admin(lab: APIFlask) -> Visitor:
-    return signed_in(lab, "admin")
+__all__ = ["admin", "lab"]  # fixtures
 
 
 def test_a_user_is_added_with_a_password_shown_once(lab: APIFlask, admin: Visitor) -> None:

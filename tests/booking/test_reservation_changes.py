@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 
 import pytest
-from apiflask import APIFlask
 from sqlalchemy import select
 
 from sentinel_booking.config import Config
@@ -29,13 +27,9 @@ from sentinel_booking.services.reservations import (
     release_reservation,
 )
 from tests.booking.bookings import HOUR, add_reservation, soon
-from tests.booking.reservation_lab import Lab, audit_actions, booked_node, fields, node_row
+from tests.booking.reservation_lab import Lab, audit_actions, fields, lab, node_row
 
-
-@pytest.fixture
-def lab(app: APIFlask) -> Iterator[Lab]:
-    with booked_node(app) as found:
-        yield found
+__all__ = ["lab"]  # a fixture
 
 
 def test_releasing_a_running_one_ends_it_now(lab: Lab) -> None:

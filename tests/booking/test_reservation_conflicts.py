@@ -6,11 +6,10 @@ import dataclasses
 import datetime as dt
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
-from apiflask import APIFlask
 from sqlalchemy import insert, select, text, update
 
 from sentinel_booking.config import Config
@@ -21,13 +20,9 @@ from sentinel_booking.services.keys import remove_key
 from sentinel_booking.services.reservations import create_reservation, release_reservation
 from tests.booking.bookings import HOUR, add_reservation, soon
 from tests.booking.programs import until
-from tests.booking.reservation_lab import Lab, add_key, booked_node
+from tests.booking.reservation_lab import Lab, add_key, lab
 
-
-@pytest.fixture
-def lab(app: APIFlask) -> Iterator[Lab]:
-    with booked_node(app) as found:
-        yield found
+__all__ = ["lab"]  # a fixture
 
 
 def test_cards_and_the_whole_node_exclude_each_other(lab: Lab) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator
 
 import pytest
-from apiflask import APIFlask
 from sqlalchemy import func, select, update
 
 from sentinel_booking.errors import InvalidInput
@@ -20,13 +18,9 @@ from sentinel_booking.services.reservations import (
     release_reservation,
 )
 from tests.booking.bookings import add_node
-from tests.booking.reservation_lab import Lab, audit_actions, booked_node, fields, node_row
+from tests.booking.reservation_lab import Lab, audit_actions, fields, lab, node_row
 
-
-@pytest.fixture
-def lab(app: APIFlask) -> Iterator[Lab]:
-    with booked_node(app) as found:
-        yield found
+__all__ = ["lab"]  # a fixture
 
 
 def test_a_repeated_request_gets_the_first_answer_and_books_once(lab: Lab) -> None:

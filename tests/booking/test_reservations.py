@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
 
 import pytest
-from apiflask import APIFlask
 from sqlalchemy import func, select, update
 
 from sentinel_booking.config import Config
@@ -38,16 +36,12 @@ from tests.booking.reservation_lab import (
     Lab,
     add_key,
     audit_actions,
-    booked_node,
     fields,
+    lab,
     node_row,
 )
 
-
-@pytest.fixture
-def lab(app: APIFlask) -> Iterator[Lab]:
-    with booked_node(app) as found:
-        yield found
+__all__ = ["lab"]  # a fixture
 
 
 def test_a_booking_is_shown_as_it_was_asked_for(lab: Lab) -> None:
