@@ -86,6 +86,15 @@ def test_each_port_is_tried_on_the_address_before_it() -> None:
     )
 
 
+def test_the_agents_port_is_tried_where_the_agent_listens() -> None:
+    source = UP.read_text()
+    _, _, call = source.replace("\\\n", "").partition('/script/ports.py" ')
+    words = call.partition("||")[0].replace('"', "").split()
+    before = words[: words.index("--agent-port=$AGENT_PORT")]
+    address = [word for word in before if not word.startswith("--")][-1]
+    assert f'metrics_listen = "{address}:$AGENT_PORT"' in source
+
+
 def test_one_port_for_two_programs_is_refused() -> None:
     done = run_ports("--booking-port=18800", "--agent-port=18800")
     assert done.returncode == 1
