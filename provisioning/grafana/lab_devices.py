@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models.dashboard import GridPos
 
-from .lab_series import BY_DEVICE, DEVICE, DEVICE_NAME, SCRAPED_DEVICE, UID, row
+from .lab_series import BY_DEVICE, DEVICE, DEVICE_NAME, SCRAPED_DEVICE, TO_NODE, place, row
 from .panels import WIDTH, Head, column, lines, query, query_now, rows
 
 
@@ -37,9 +37,8 @@ def add_devices(made: builders.Dashboard) -> builders.Dashboard:
     ]
     made = made.with_row(row("Devices", 102, 15))
     for i, (title, description, expr, unit) in enumerate(curves):
-        at = GridPos(h=8, w=12, x=12 * (i % 2), y=16 + 8 * (i // 2))
-        target = query(expr, DEVICE_NAME)
-        made = made.with_panel(lines(Head(20 + i, title, description, at), [target], unit))
+        head = Head(20 + i, title, description, place(i, 16))
+        made = made.with_panel(lines(head, [query(expr, DEVICE_NAME)], unit))
     listing = rows(
         Head(
             24,
@@ -75,9 +74,8 @@ def add_devices(made: builders.Dashboard) -> builders.Dashboard:
         },
         ["Time", "Value #A", "Value #B"],
     )
-    to_node = ("Show this node", f"/d/{UID}/?var-node=${{__value.raw}}&${{__url_time_range}}")
     return made.with_panel(
-        listing.override_by_name("Node", column(link=to_node))
+        listing.override_by_name("Node", column(link=TO_NODE))
         .override_by_name("Utilisation", column("percentunit"))
         .override_by_name("Memory used", column("percentunit"))
         .override_by_name("Temperature", column("celsius"))

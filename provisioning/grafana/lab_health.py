@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.builders import prometheus, table
 from grafana_foundation_sdk.models.dashboard import GridPos
 
-from .lab_series import BY_DEVICE, DEVICE_NAME, SCRAPED_DEVICE, UID, row
+from .lab_series import BY_DEVICE, DEVICE_NAME, SCRAPED_DEVICE, TO_NODE, place, row
 from .panels import (
     WIDTH,
     YELLOW,
@@ -80,10 +80,8 @@ def add_health(made: builders.Dashboard) -> builders.Dashboard:
         ),
     ]
     for i, (title, description, expr, legend, unit) in enumerate(curves):
-        at = GridPos(h=8, w=12, x=12 * (i % 2), y=111 + 8 * (i // 2))
-        made = made.with_panel(
-            lines(Head(53 + i, title, description, at), [query(expr, legend)], unit)
-        )
+        head = Head(53 + i, title, description, place(i, 111))
+        made = made.with_panel(lines(head, [query(expr, legend)], unit))
     return made
 
 
@@ -151,5 +149,4 @@ def _table(
         {"node": "Node", "vendor": "Vendor", "index": "Index", **columns, "uuid": "UUID"},
         ["Time"],
     )
-    to_node = ("Show this node", f"/d/{UID}/?var-node=${{__value.raw}}&${{__url_time_range}}")
-    return listing.override_by_name("Node", column(link=to_node))
+    return listing.override_by_name("Node", column(link=TO_NODE))

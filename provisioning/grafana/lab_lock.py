@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models.dashboard import GridPos
 
-from .lab_series import NODE, SCRAPED, row
+from .lab_series import NODE, SCRAPED, place, row
 from .panels import GREEN, WIDTH, YELLOW, Head, lines, query, states
 
 
@@ -58,7 +58,6 @@ def add_lock(made: builders.Dashboard) -> builders.Dashboard:
         )
     )
     for i, (title, description, expr, legend, unit) in enumerate(curves):
-        at = GridPos(h=8, w=12, x=12 * (i % 2), y=78 + 8 * (i // 2))
-        head = Head(41 + i, title, description, at)
+        head = Head(41 + i, title, description, place(i, 78))
         made = made.with_panel(lines(head, [query(expr, legend)], unit))
     return made
