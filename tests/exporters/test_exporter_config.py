@@ -94,6 +94,41 @@ def test_all_problems_are_reported_at_once(
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("listen = 5", "listen: must be text"),
+        ('listen = "x"', "listen: must be <address>:<port>"),
+        ("speed = 1", "speed: no such setting"),
+        ("collectors = 5", "collectors: must be names, in a list or joined by commas"),
+        ('collectors = ["gpu", 1]', "collectors: must be names, in a list or joined by commas"),
+        ('collectors = " , "', "collectors: must name one, or be auto"),
+        ("compat = [1]", "compat: must be names, in a list or joined by commas"),
+        ('max_requests = "x"', "max_requests: must be a whole number"),
+        ("max_requests = 0", "max_requests: must be greater than or equal to 1"),
+        ("npu = 5", "npu: must be names with values"),
+        ("[npu]\ntimeout_s = 'soon'", "npu.timeout_s: must be a number"),
+        ("[npu]\ntimeout_s = 0", "npu.timeout_s: must be greater than 0"),
+        ('[ipmi]\ntargets = "x"', "ipmi.targets: must be a list"),
+        ('[ipmi.modules.a]\nuser = "u"', "ipmi.modules.a.password_file: is missing"),
+    ],
+)
+def test_a_problem_is_said_in_plain_words(
+    tmp_path: Path, collectors: dict[str, Collector], text: str, problem: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, text, collectors)
+    assert str(refused.value) == problem
+
+
+def test_a_variable_that_is_not_json_is_named(
+    collectors: dict[str, Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL_EXPORTER_IPMI__TARGETS", "10.0.0.1")
+    with pytest.raises(ConfigError, match=r"^SENTINEL_EXPORTER_IPMI….* JSON"):
+        load_config(None, collectors)
+
+
 @pytest.mark.parametrize("text", ["listen = ", "[npu", "\x00"])
 def test_a_file_that_is_not_toml_is_refused(
     tmp_path: Path, collectors: dict[str, Collector], text: str
@@ -105,8 +140,16 @@ def test_a_file_that_is_not_toml_is_refused(
 def test_a_file_that_is_not_there_is_refused(
     tmp_path: Path, collectors: dict[str, Collector]
 ) -> None:
-    with pytest.raises(ConfigError, match="not found"):
+    with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
         load_config(tmp_path / "none.toml", collectors)
+
+
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
+    collectors: dict[str, Collector],
+) -> None:
+    # A file that is there and whose content nobody gets, root included.
+    with pytest.raises(ConfigError, match="config file /proc/self/mem: Input/output error"):
+        load_config(Path("/proc/self/mem"), collectors)
 
 
 def test_an_invalid_configuration_ends_every_command_with_status_2(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,12 +21,14 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from .catalog import Collector
 from .core import CollectorSettings
 from .errors import ConfigError
+from .setting_errors import describe_setting_error
 
 ENV_PREFIX = "SENTINEL_EXPORTER_"
 _DELIMITER = "__"
@@ -69,11 +72,16 @@ class Config(BaseSettings):
     @field_validator("collectors", "compat", mode="before")
     @classmethod
     def _split_names(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, str) and (value, info.field_name) != ("auto", "collectors"):
-            return tuple(
-                dict.fromkeys(name.strip() for name in value.split(",") if name.strip())
-            )
-        return value
+        is_of_collectors = info.field_name == "collectors"
+        if is_of_collectors and value == "auto":
+            return value
+        if isinstance(value, str):
+            value = [name.strip() for name in value.split(",") if name.strip()]
+        if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
+            raise ValueError("must be names, in a list or joined by commas")
+        if is_of_collectors and not value:
+            raise ValueError("must name one, or be auto")
+        return tuple(dict.fromkeys(value))
 
     @field_validator("collectors")
     @classmethod
@@ -125,8 +133,11 @@ def load_config(
 
     Raises ConfigError with every problem found, one on a line.
     """
-    if path is not None and not path.is_file():
-        raise ConfigError(f"config file {path}: not found")
+    try:
+        if path is not None:
+            path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"config file {path}: {error.strerror}") from None
     # Any, here and for the options: the fields are found at run time, and pydantic checks them.
     sections: dict[str, Any] = {
         one.name: (one.settings, Field(default_factory=one.settings))
@@ -140,10 +151,15 @@ def load_config(
     try:
         config: Config = source(**(options or {}))
     except ValidationError as error:
-        for item in error.errors():
-            where = ".".join(str(part) for part in item["loc"]) or "config"
-            problems.append(f"{where}: {item['msg']}")
-    except ValueError as error:  # not TOML, or a variable that is not JSON
+        problems += (
+            describe_setting_error(one, whole="config", unknown="no such setting")
+            for one in error.errors()
+        )
+    except SettingsError as error:  # it has no other place for the field's name
+        field = re.search(r'field "(\w+)"', str(error))
+        where = ENV_PREFIX + (field[1].upper() if field else "")
+        problems.append(f"{where}…: must be JSON, as all lists and tables in variables")
+    except ValueError as error:  # not TOML
         problems.append(f"config file {path}: {error}")
     if problems:
         raise ConfigError("\n".join(problems))

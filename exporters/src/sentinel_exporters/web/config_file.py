@@ -22,9 +22,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from ..errors import ConfigError
+from ..setting_errors import describe_setting_error
 from ..yaml_errors import describe_yaml_error
 
 # The suites up to TLS 1.2 that Go's crypto/tls has, under OpenSSL's names (ciphers(1)).
@@ -225,12 +225,11 @@ def parse_web_file(content: bytes, folder: Path) -> WebFile:
     try:
         file = WebFile.model_validate(_without_empty(document))
     except ValidationError as error:
-        raise ConfigError(
-            "\n".join(
-                f"{'.'.join(str(part) for part in item['loc']) or 'the file'}: {_say(item)}"
-                for item in error.errors()
-            )
-        ) from None
+        problems = [
+            describe_setting_error(one, whole="the file", unknown="not supported")
+            for one in error.errors()
+        ]
+        raise ConfigError("\n".join(problems)) from None
     if file.tls is None:
         return file
     paths = {
@@ -253,7 +252,3 @@ def _without_empty(document: object) -> object:
         for name, value in document.items()
         if name not in sections or value not in (None, {})
     }
-
-
-def _say(item: ErrorDetails) -> str:
-    return "not supported" if item["type"] == "extra_forbidden" else item["msg"]
