@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_exporters.ssh.login_log import LoginLog, LoginReading
+from sentinel_exporters.ssh.login_log import UNKNOWN_S, LoginLog, LoginReading, UserNames
 from tests.lab.wait import wait_for
 
 HEAD = "Nov 21 10:00:00 gpu-01 sshd[7]: "
@@ -87,6 +87,27 @@ def test_no_line_that_somebody_writes_ends_the_counting(tmp_path: Path, message:
             file.write(f"{HEAD}{message}\n{LOGIN}")
         wait_for("what follows is counted", lambda: ("root", "password") in logins(log))
         assert log.read().source == "file"
+
+
+def test_a_name_that_was_not_known_is_asked_for_again_after_a_while() -> None:
+    """Its directory was away, say: she is not somebody else for as long as the node runs."""
+    directory: dict[str, str] = {}
+    asked, now_s = [], 1000.0
+
+    def look_up(name: str) -> str | None:
+        asked.append(name)
+        return directory.get(name)
+
+    names = UserNames(look_up, lambda: now_s)
+    assert [names.find("alice"), names.find("alice")] == [None, None]
+    directory["alice"] = "alice"
+    now_s += UNKNOWN_S
+    assert [names.find("alice"), names.find("alice")] == ["alice", "alice"]
+    # Who was known stays so.
+    directory.clear()
+    now_s += UNKNOWN_S
+    assert names.find("alice") == "alice"
+    assert asked == ["alice", "alice"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a folder of its own")

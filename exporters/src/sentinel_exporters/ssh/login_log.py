@@ -10,7 +10,7 @@ import logging
 import pwd
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,8 @@ FILES = (Path("/var/log/auth.log"), Path("/var/log/secure"))
 _POLL_S = 0.5
 RETRY_S = 2.0
 # A directory service may be asked for a name; not for each line of a flood.
-_NAMES_MAX = 10_000
+_UNKNOWN_MAX = 10_000
+UNKNOWN_S = 60.0
 
 Source = Literal["journal", "file", "none"]
 
@@ -55,7 +56,7 @@ class LoginLog:
         """`setting`: auto, journal, or a log file's path; `retry_s` after it was not there."""
         self._setting = setting
         self._retry_s = retry_s
-        self._counts = LoginCounts(_Names().find)
+        self._counts = LoginCounts(UserNames().find)
         self._followed: Journal | LogFile | None = None
         self._reason = ""
         self._reading = LoginReading()
@@ -143,21 +144,6 @@ class LoginLog:
         self._reason = reason
 
 
-class _Names:
-    """The user database's names for those in the log, each asked for once."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, str | None] = {}
-
-    def find(self, logged: str) -> str | None:
-        """Return the name of the account, or None where there is none of that name."""
-        if logged not in self._known:
-            if len(self._known) >= _NAMES_MAX:
-                self._known.clear()
-            self._known[logged] = _look_up(logged)
-        return self._known[logged]
-
-
 def _look_up(logged: str) -> str | None:
     # Only the names of those whom sshd let in come here. sshd doubles a backslash, which a
     # Windows domain's users have in their names.
@@ -165,3 +151,37 @@ def _look_up(logged: str) -> str | None:
         return pwd.getpwnam(logged.replace("\\\\", "\\")).pw_name
     except (KeyError, ValueError):
         return None
+
+
+class UserNames:
+    """The user database's names for those in the log, each asked for once.
+
+    One that it does not know is asked for anew after a while: a directory may have been away.
+    """
+
+    def __init__(
+        self,
+        look_up: Callable[[str], str | None] = _look_up,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look_up = look_up
+        self._clock = clock
+        self._known: dict[str, str] = {}
+        self._unknown: set[str] = set()
+        self._forgot_s = clock()
+
+    def find(self, logged: str) -> str | None:
+        """Return the name of the account, or None where there is none of that name."""
+        now_s = self._clock()
+        if now_s - self._forgot_s >= UNKNOWN_S or len(self._unknown) >= _UNKNOWN_MAX:
+            self._unknown.clear()
+            self._forgot_s = now_s
+        if logged in self._unknown:
+            return None
+        if logged not in self._known:
+            name = self._look_up(logged)
+            if name is None:
+                self._unknown.add(logged)
+                return None
+            self._known[logged] = name
+        return self._known[logged]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 SessionType = Literal["pty", "exec", "forward-only"]
@@ -64,7 +64,7 @@ class Connection:
     """One connection that is logged in, with at least one session."""
 
     user: str
-    sessions: Sequence[Session] = field(default=())
+    sessions: Sequence[Session] = ()
 
     @property
     def channels(self) -> int:
