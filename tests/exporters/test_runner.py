@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -113,6 +114,8 @@ def test_two_scrapes_at_once_share_one_run() -> None:
         ((VALUE.sample(float("inf"), "a"),), "toy_value is inf"),
         ((VALUE.sample(1, "a"), VALUE.sample(2, "a")), "there twice"),
         ((Metric("other", "gauge", "x").sample(1),), "other is not in METRICS"),
+        # What a driver's library returns in place of a text.
+        ((Sample(VALUE, (cast(str, None),), 1),), "toy_value[None]: "),
     ],
 )
 def test_samples_that_would_spoil_the_page_are_refused(
@@ -195,7 +198,7 @@ def fail(_reading: object) -> list[Sample]:
     [
         (Compat((PEER_VALUE,), fail), "compat peer: KeyError: 'clock'"),
         (make_compat(PEER_VALUE.sample(float("nan"), "a")), "TOY_VALUE is nan"),
-        (make_compat(VALUE.sample(1, "a")), "toy_value['a'] is there twice"),
+        (make_compat(VALUE.sample(1, "a")), 'toy_value{name="a"} is there twice'),
         (make_compat(Metric("other", "gauge", "x").sample(1)), "other is not in METRICS"),
     ],
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,8 @@ _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LABEL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 # What Prometheus itself takes, less the colons of recording rules and its own labels.
 _ANY_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+# How the families of the exporter itself begin.
+OWN_PREFIX = "sentinel_"
 
 
 # Any: each collector has its own settings and reading, which only its own functions know.
@@ -40,12 +43,11 @@ class Collector:
     begin: Callable[[Any, Target, Callable[[Callable[[], Any]], None]], bool] | None = None
     unread: Callable[[Any, Target], Sequence[Sample]] = lambda _settings, _target: ()
 
-    @property
-    def families(self) -> Iterator[Metric]:
-        """Every family that it may emit, those of other exporters included."""
-        yield from self.metrics
-        for compat in self.compat.values():
-            yield from compat.metrics
+    @cached_property
+    def families(self) -> Mapping[Metric, int]:
+        """Every family that it may emit, those of other exporters last; and its place."""
+        compat = (metric for one in self.compat.values() for metric in one.metrics)
+        return {metric: place for place, metric in enumerate((*self.metrics, *compat))}
 
 
 def find_collectors() -> dict[str, Collector]:
@@ -144,6 +146,9 @@ def check_compat_metric(metric: Metric) -> None:
 
 
 def _check_text(metric: Metric, label_name: re.Pattern[str]) -> None:
+    # Two type lines for one name make Prometheus refuse the whole page.
+    if metric.name.startswith(OWN_PREFIX):
+        raise ContractError(f"{metric.name}: {OWN_PREFIX}… are the exporter's own families")
     if not metric.help:
         raise ContractError(f"{metric.name}: has no help text")
     for label in metric.labels:

@@ -2,7 +2,7 @@
 
 A collector is one module in `collectors/`; its file name is its name. It offers
 
-- `METRICS`: every Metric that it may emit.
+- `METRICS`: every Metric that it may emit; `sentinel_…` are the exporter's own names.
 - `read(settings)`: does the IO and returns a reading of any type. It may block: the runner
   gives it a thread of its own and stops waiting after `settings.timeout_s`.
 - `parse(reading)`: pure; turns the reading into a Scrape.

@@ -1,4 +1,4 @@
-"""Run this machine's collectors side by side, each with its own limits. Knows no metric."""
+"""Run this machine's collectors side by side, each with its own limits. Makes no sample."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -154,13 +154,14 @@ def read_once(collector: Collector, settings: CollectorSettings, *target: Target
 
 def judge(collector: Collector, settings: CollectorSettings, reading: Any) -> Scrape:
     """Return what a reading says; raises like `read_once`. Any: each has its own type."""
-    scrape = check_scrape(collector, collector.parse(reading))
+    scrape = collector.parse(reading)
     samples, problems = list(scrape.samples), list(scrape.problems)
+    shown = check_scrape(collector, Scrape(samples))
     for name, compat in collector.compat.items():
         # Each by itself: what is made for other dashboards must not take our own away.
         try:
-            more = compat.samples(reading)
-            check_scrape(collector, Scrape([*samples, *more]))
+            more = list(compat.samples(reading))
+            shown |= check_scrape(collector, Scrape(more), shown)
         except Exception as error:
             problems.append(f"compat {name}: {describe(error)}")
         else:
@@ -181,21 +182,30 @@ def _most_important(
     The same ones each time, whatever order they were found in: a series that comes and goes
     costs Prometheus more than one that stays.
     """
-    place = {metric: number for number, metric in enumerate(collector.families)}
+    place = collector.families
     return sorted(samples, key=lambda one: (place[one.metric], one.labels))[:count]
 
 
-def check_scrape(collector: Collector, scrape: Scrape) -> Scrape:
-    """Return the scrape; raises ContractError when its samples would spoil the page."""
-    declared = set(collector.families)
-    seen: set[tuple[str, tuple[str, ...]]] = set()
+def check_scrape(
+    collector: Collector, scrape: Scrape, shown: Set[str] = frozenset()
+) -> set[str]:
+    """Return the series of the scrape; `shown` are those that the page has already.
+
+    Raises ContractError for a sample that would spoil the page. All of them are written here,
+    as what cannot be written is its collector's failure and not the page's.
+    """
+    found: set[str] = set()
     for sample in scrape.samples:
         metric = sample.metric
-        if metric not in declared:
+        if metric not in collector.families:
             raise ContractError(f"{metric.name} is not in METRICS")
         if not math.isfinite(sample.value):
             raise ContractError(f"{metric.name} is {sample.value}")
-        if (key := (metric.name, sample.labels)) in seen:
-            raise ContractError(f"{metric.name}{list(sample.labels)} is there twice")
-        seen.add(key)
-    return scrape
+        try:
+            series = sample.line.rpartition(" ")[0]
+        except TypeError as error:  # a label that is no text
+            raise ContractError(f"{metric.name}{list(sample.labels)}: {error}") from None
+        if series in found or series in shown:
+            raise ContractError(f"{series} is there twice")
+        found.add(series)
+    return found
