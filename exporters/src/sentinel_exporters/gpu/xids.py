@@ -44,11 +44,12 @@ class XidWatch:
         # By uuid and number: how many, and the Unix time of the last.
         self._counts: dict[str, dict[int, tuple[int, float]]] = defaultdict(dict)
         self._watched: frozenset[str] = frozenset()
+        # Who is lost, and who was when the set was made.
         self._lost: frozenset[str] = frozenset()
+        self._left_out: frozenset[str] = frozenset()
         self._thread: threading.Thread | None = None
         # Of the thread alone. Any: opaque pointers of pynvml's.
         self._set: Any = None
-        self._left_out: frozenset[str] = frozenset()
         self._uuids: dict[int | None, str] = {}
         self._has_begun = threading.Event()
         self._reason = ""
@@ -69,7 +70,8 @@ class XidWatch:
 
     def is_watched(self, uuid: str) -> bool:
         """Whether events of the GPU are waited for now."""
-        return uuid in self._watched
+        # A set that is about to be made anew misses what comes meanwhile.
+        return uuid in self._watched and self._left_out == self._lost
 
     def counted(self, uuid: str) -> tuple[Xid, ...]:
         """Return the GPU's XID errors so far, by number."""
