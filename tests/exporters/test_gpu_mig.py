@@ -78,6 +78,26 @@ def test_a_gpu_that_tells_no_processes_has_those_of_its_mig_devices(machine: Mac
     assert (found["process_query_supported"], found["processes"]) == (1, 1)
 
 
+def test_processes_that_one_mig_device_does_not_tell_are_not_read_as_none(
+    machine: Machine,
+) -> None:
+    gpu = split({**FULL, "compute": "!4"}, {**SLICE, "compute": "1:30"}, OTHER)
+    series = machine.restart(gpu)
+    found = of(series, FULL["uuid"])
+    assert found["process_query_supported"] == 0
+    assert "processes" not in found
+    # Those that are told are the device's still.
+    assert mig(series, "user_processes") == {"MIG-aaaa": 1}
+
+
+def test_a_mig_device_that_does_not_tell_which_one_it_is_is_not_taken_for_the_first(
+    machine: Machine,
+) -> None:
+    unknown = {key: value for key, value in OTHER.items() if key != "compute_instance"}
+    series = machine.restart(split(FULL, SLICE, unknown))
+    assert set(mig(series, "memory_used_bytes")) == {"MIG-aaaa"}
+
+
 def test_a_profile_that_the_name_does_not_tell_is_made_of_the_slices(machine: Machine) -> None:
     # A compute instance of 2 of the 3 slices; 40 GiB less what the hardware needs itself.
     unnamed = {**SLICE, "name": "NVIDIA H100", "attributes": "3 2 40448"}

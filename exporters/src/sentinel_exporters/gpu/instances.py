@@ -42,15 +42,15 @@ def _read_instance(
     device = parent.of(handle)
     uuid = device.ask("uuid", pynvml.nvmlDeviceGetUUID)
     gpu_instance = device.ask("gpu_instance", pynvml.nvmlDeviceGetGpuInstanceId)
-    if uuid is None or gpu_instance is None:
+    compute_instance = device.ask("compute_instance", pynvml.nvmlDeviceGetComputeInstanceId)
+    if uuid is None or gpu_instance is None or compute_instance is None:
         return None
     rates = device.ask("mig_utilization_ratio", pynvml.nvmlDeviceGetUtilizationRates)
     instance = Instance(
         uuid=uuid,
         profile=_read_profile(device),
         gpu_instance=gpu_instance,
-        compute_instance=device.ask("compute_instance", pynvml.nvmlDeviceGetComputeInstanceId)
-        or 0,
+        compute_instance=compute_instance,
         memory=read_memory(device),
         utilization_percent=rates.gpu if rates else None,
         activity=meters.measure(parent, uuid, gpu_instance) if meters else None,
@@ -84,10 +84,11 @@ def with_instances(
     """Return the GPU's processes with those of its MIG devices.
 
     A process on several MIG devices holds the sum. The GPU itself may tell the same processes
-    (to root), some of them, or none; None where nobody tells any.
+    (to root), some of them, or none; None where it tells none and not each MIG device does.
     """
-    told = [instance.processes for instance in instances if instance.processes is not None]
-    if not told:
+    of_each = [instance.processes for instance in instances]
+    told = [processes for processes in of_each if processes is not None]
+    if not told or (own is None and len(told) < len(of_each)):
         return own
     sums: dict[int, int | None] = defaultdict(int)
     for process in (process for processes in told for process in processes):
