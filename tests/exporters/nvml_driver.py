@@ -193,7 +193,8 @@ class Driver:
         for index, gpu in enumerate(gpus):
             lines += [f"gpu.{index}.{key} {value}" for key, value in gpu.items()]
         fresh = self._scenario.with_suffix(".new")
-        fresh.write_text("\n".join(lines) + "\n")
+        # Bytes that are no text may be among them.
+        fresh.write_text("\n".join(lines) + "\n", errors="surrogateescape")
         fresh.rename(self._scenario)
 
     def settings(self, **settings: str) -> dict[str, str]:
@@ -215,6 +216,8 @@ class Machine:
         self.exporter = exporter
         self._loads = 0
         self._log_read = 0
+        # The library is opened, so that each restart finds it so and begins a new log.
+        exporter.series()
 
     def restart(self, *gpus: dict[str, str]) -> Series:
         """Load the driver anew with these cards, and let the exporter find that out.

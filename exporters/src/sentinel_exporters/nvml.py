@@ -45,6 +45,8 @@ _NO_READING: dict[int, Reason] = {
     pynvml.NVML_ERROR_NOT_FOUND: "no_data",
     pynvml.NVML_ERROR_NO_DATA: "no_data",
     pynvml.NVML_ERROR_NOT_READY: "no_data",
+    # Not NVML's own library: that of CUDA, of which it is asked the version.
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no_data",
 }
 _DRIVER_FAILURES = frozenset(
     {
@@ -169,8 +171,10 @@ class Nvml:
             if code in _DRIVER_FAILURES:
                 raise
             self._has_failed = True
-            name = getattr(function, "__name__", "NVML")
-            raise DeviceError(f"{name}: {error}", is_lost=code in _LOST) from error
+            raise DeviceError(str(error), is_lost=code in _LOST) from error
+        except UnicodeDecodeError:
+            # As from a card whose memory of what it is (its InfoROM) is damaged.
+            raise NoReading("no_data") from None
 
     def _open(self) -> None:
         _initialise()

@@ -232,7 +232,8 @@ int nvmlDeviceGetFieldValues(device *gpu, int count, field_value *fields) {
         return state();
     for (at = 0; at < count; at++) {
         char name[48];
-        fields[at].type = 3; /* unsigned long long */
+        if (small(gpu, "field_type", &fields[at].type) != OK)
+            fields[at].type = 3; /* unsigned long long */
         if (fields[at].scope == 0 || fields[at].scope == (unsigned)-1)
             snprintf(name, sizeof name, "field.%u", fields[at].field);
         else

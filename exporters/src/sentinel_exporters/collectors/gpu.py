@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +23,7 @@ from ..gpu.memory import read_memory
 from ..gpu.reading import Facts, Gpu, Reading
 from ..gpu.seldom import Seldom
 from ..gpu.xids import XidWatch
-from ..nvml import DeviceError, NoReading, Nvml, is_installed
+from ..nvml import Nvml, is_installed
 from ..owners import find_names, find_owners
 
 METRICS = native.METRICS
@@ -67,7 +66,8 @@ def read(settings: Settings) -> Reading:
     problems: list[str] = []
     meters = _meters if settings.activity else None
     with _nvml.session(settings.kernel_list):
-        driver_version, cuda_version = _read_versions()
+        _facts.begin(_nvml.generation)
+        versions = _facts.read_versions(_nvml, problems)
         _seldom.begin(_nvml.generation, settings.seldom_s)
         gpus = [
             read_gpu(device, facts, meters, _seldom)
@@ -86,11 +86,11 @@ def read(settings: Settings) -> Reading:
         for process in _largest(gpu.processes or (), settings.pid_series)
     ]
     return Reading(
-        driver_version=driver_version,
+        driver_version=versions.driver,
         gpus=tuple(gpus),
         owners=find_owners(pids),
         process_names=find_names(shown),
-        cuda_version=cuda_version,
+        cuda_version=versions.cuda,
         problems=tuple(problems),
     )
 
@@ -108,6 +108,7 @@ def read_devices(settings: Settings) -> DeviceReport:
     problems: list[str] = []
     devices = []
     with _nvml.session(settings.kernel_list):
+        _facts.begin(_nvml.generation)
         for device, facts in _identify_all(problems):
             memory = read_memory(device)
             total = memory.total_bytes if memory else None
@@ -127,22 +128,11 @@ def _describe(facts: Facts, memory_bytes: int | None) -> Device:
     )
 
 
-def _read_versions() -> tuple[str, str]:
-    """Return the driver's version, and that of its CUDA: 12040 is 12.4."""
-    driver_version, cuda_version = "", ""
-    with suppress(NoReading, DeviceError):
-        driver_version = str(_nvml.ask(pynvml.nvmlSystemGetDriverVersion))
-    with suppress(NoReading, DeviceError):
-        number = int(_nvml.ask(pynvml.nvmlSystemGetCudaDriverVersion_v2))
-        cuda_version = f"{number // 1000}.{number % 1000 // 10}"
-    return driver_version, cuda_version
-
-
 def _identify_all(problems: list[str]) -> list[tuple[Asked, Facts]]:
     """Return every GPU with its facts; one of which nothing is known is a problem."""
     count = pynvml.nvmlDeviceGetCount()
     devices = [Asked(_nvml, index, problems) for index in range(count)]
-    facts = {device.index: _facts.read(device, _nvml.generation) for device in devices}
+    facts = {device.index: _facts.read(device) for device in devices}
     found = {one.uuid for one in facts.values() if one is not None}
     known = []
     for device in devices:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import pynvml
@@ -12,12 +13,22 @@ from .reading import Reason
 
 # A function of NVML and what it takes after the device. Any: pynvml has no types.
 Query = tuple[Callable[..., Any], tuple[object, ...]]
+# Where a field's value is, by nvmlValueType_t.
+_FIELD_VALUES: Mapping[int, str] = {
+    pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
+    pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
+    pynvml.NVML_VALUE_TYPE_SIGNED_INT: "siVal",
+    pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: "usVal",
+}
 
 
 class Device:
     """One GPU that is being asked; what goes wrong is noted, and a lost one asked no more.
 
-    `unavailable` has the reason for each reading that there was not.
+    `unavailable` has the reason for each reading that there was not, or not in full.
     """
 
     def __init__(self, nvml: Nvml, index: int, problems: list[str]) -> None:
@@ -31,14 +42,14 @@ class Device:
         try:
             self.handle = nvml.ask(pynvml.nvmlDeviceGetHandleByIndex, index)
         except NoReading as none:
-            problems.append(f"GPU {index}: is not told ({none.reason})")
+            self._note(f"is not told ({none.reason})")
         except DeviceError as error:
             self._fail(error)
 
     def of(self, handle: object) -> Device:
         """Return the same GPU by another handle: that of a MIG device."""
-        part = object.__new__(Device)
-        part.__dict__.update(self.__dict__, handle=handle, unavailable={})
+        part = copy(self)
+        part.handle, part.unavailable = handle, {}
         return part
 
     # Any: pynvml has no types; each caller knows what the function returns.
@@ -58,7 +69,7 @@ class Device:
                 # That it lacks one of the functions is not why the other has no answer.
                 reason = none.reason if reason == "old_driver" else reason
             except DeviceError as error:
-                self._fail(error)
+                self._fail(error, reading)
                 reason = "error"
                 break
         if not self.is_lost:
@@ -68,40 +79,61 @@ class Device:
     def ask_each(
         self, reading: str, function: Callable[..., Any], kinds: Mapping[str, int]
     ) -> dict[str, int]:
-        """Ask for each kind; only where none is told the reading counts as unavailable."""
+        """Ask for each kind; those that are not told are missing."""
         answers: dict[str, int] = {}
         for name, kind in kinds.items():
             answer = self.ask(reading, function, kind)
             if answer is not None:
                 answers[name] = answer
         if answers:
-            self.unavailable.pop(reading, None)
+            self.settle(reading)
         return answers
 
-    def ask_fields(self, fields: Sequence[tuple[int, int]]) -> list[int | None]:
-        """Return the field values, each by (field, scope); None for one that is not told."""
-        values = self.ask("field_values", pynvml.nvmlDeviceGetFieldValues, fields)
-        self.unavailable.pop("field_values", None)
-        if values is None:
+    def ask_fields(self, *fields: tuple[str, int, int]) -> list[int | None]:
+        """Return field values, each asked by (reading, field, scope); None: it is not told."""
+        found = self.ask(
+            "field_values",
+            pynvml.nvmlDeviceGetFieldValues,
+            [(field, scope) for _, field, scope in fields],
+        )
+        refusal = self.unavailable.pop("field_values", None)
+        if found is None:
+            if refusal is not None:
+                self.unavailable.update((reading, refusal) for reading, _, _ in fields)
             return [None] * len(fields)
-        return [_read_field(value) for value in values]
+        # Each has a result of its own.
+        values = [
+            self.ask(reading, _read_field, one)
+            for (reading, _, _), one in zip(fields, found, strict=True)
+        ]
+        for (reading, _, _), value in zip(fields, values, strict=True):
+            if value is not None:
+                self.settle(reading)
+        return values
 
-    def _fail(self, error: DeviceError) -> None:
+    def settle(self, reading: str) -> None:
+        """Say that the reading is told for some kinds: that the others are not is no matter.
+
+        That one of them failed is.
+        """
+        if self.unavailable.get(reading) != "error":
+            self.unavailable.pop(reading, None)
+
+    def _fail(self, error: DeviceError, reading: str = "") -> None:
         self.is_lost = self.is_lost or error.is_lost
-        self._problems.append(f"GPU {self.index}: {error}")
+        self._note(f"{reading}: {error}" if reading else str(error))
+
+    def _note(self, problem: str) -> None:
+        # Once, though it may be so of each of many links.
+        text = f"GPU {self.index}: {problem}"
+        if text not in self._problems:
+            self._problems.append(text)
 
 
-def _read_field(value: Any) -> int | None:  # Any: pynvml's structure for a field value
+def _read_field(_handle: object, value: Any) -> int:  # Any: pynvml's structure for a field
+    """Return a field's value; raises as NVML's functions do, by its own result."""
     if value.nvmlReturn != pynvml.NVML_SUCCESS:
-        return None
-    return int(
-        {
-            pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: value.value.uiVal,
-            pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: value.value.ulVal,
-            pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: value.value.ullVal,
-            pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: value.value.sllVal,
-            pynvml.NVML_VALUE_TYPE_SIGNED_INT: value.value.siVal,
-            pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: value.value.usVal,
-            pynvml.NVML_VALUE_TYPE_DOUBLE: value.value.dVal,
-        }[value.valueType]
-    )
+        raise pynvml.NVMLError(value.nvmlReturn)
+    if value.valueType not in _FIELD_VALUES:
+        raise NoReading("not_supported")  # of a type that a later driver may bring
+    return int(getattr(value.value, _FIELD_VALUES[value.valueType]))

@@ -140,7 +140,7 @@ def _read_engines(device: Device) -> dict[str, int]:
         if answer is not None:
             found[name] = answer[0]
     if found:
-        device.unavailable.pop("engine_utilization_ratio", None)
+        device.settle("engine_utilization_ratio")
     return found
 
 
@@ -156,12 +156,8 @@ def _read_temperature(device: Device) -> int | None:
 
 def _read_fields(device: Device) -> dict[str, int | None]:
     """Return what has no function of its own."""
-    values = device.ask_fields([(field, 0) for field in _FIELDS.values()])
-    found = dict(zip(_FIELDS, values, strict=True))
-    for name, value in found.items():
-        if value is None:
-            device.unavailable[name] = "not_supported"
-    return found
+    values = device.ask_fields(*((name, field, 0) for name, field in _FIELDS.items()))
+    return dict(zip(_FIELDS, values, strict=True))
 
 
 def _read_fabric_state(device: Device) -> int | None:
@@ -192,6 +188,8 @@ def _read_fans(device: Device, count: int) -> dict[int, int]:
         fan: device.ask("fan_unit_speed_ratio", pynvml.nvmlDeviceGetFanSpeed_v2, fan)
         for fan in range(count)
     }
+    if any(percent is not None for percent in found.values()):
+        device.settle("fan_unit_speed_ratio")
     return {fan: percent for fan, percent in found.items() if percent is not None}
 
 

@@ -1,9 +1,14 @@
-"""Read what a GPU is, which is asked once. Reads nothing that changes while the driver runs."""
+"""Read what driver and GPUs are, which is asked once. Reads nothing that changes meanwhile."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import pynvml
 
+from ..nvml import DeviceError, NoReading, Nvml
 from .asking import Device
 from .reading import Facts
 
@@ -21,27 +26,56 @@ _THRESHOLDS = {
 }
 
 
+@dataclass(frozen=True)
+class Versions:
+    """Of the driver, and of its own CUDA, as in "12.4"; "" where it does not tell."""
+
+    driver: str = ""
+    cuda: str = ""
+
+
 class FactsCache:
-    """The facts of each GPU, asked anew when the library was opened anew."""
+    """The facts of driver and GPUs, asked anew when the library was opened anew."""
 
     def __init__(self) -> None:
         self._generation = 0
+        self._versions: Versions | None = None
         self._by_uuid: dict[str, Facts] = {}
         # A GPU that is lost does not tell any more who it was.
         self._by_index: dict[int, Facts] = {}
 
-    def read(self, device: Device, generation: int) -> Facts | None:
-        """Return the GPU's facts, or None when it does not tell who it is."""
+    def begin(self, generation: int) -> None:
+        """Forget what was told before the library was opened so often."""
         if generation != self._generation:
             self._generation = generation
+            self._versions = None
             self._by_uuid = {}
+
+    def read_versions(self, nvml: Nvml, problems: list[str]) -> Versions:
+        """Return the versions; to find CUDA's, the driver's library loads that of CUDA."""
+        if self._versions is None:
+            known = len(problems)
+            driver = _ask(nvml, pynvml.nvmlSystemGetDriverVersion, "driver", problems)
+            cuda = _ask(nvml, pynvml.nvmlSystemGetCudaDriverVersion_v2, "CUDA", problems)
+            # 12040 is 12.4.
+            versions = Versions(
+                driver or "", f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else ""
+            )
+            if len(problems) > known:  # what failed is asked again
+                return versions
+            self._versions = versions
+        return self._versions
+
+    def read(self, device: Device) -> Facts | None:
+        """Return the GPU's facts, or None when it does not tell who it is."""
         uuid = device.ask("uuid", pynvml.nvmlDeviceGetUUID)
         if uuid is None:
             return None
         facts = self._by_uuid.get(uuid)
         if facts is None or facts.index != device.index:
             facts = _read_facts(device, uuid)
-            if not device.is_lost:
+            # What failed is asked again.
+            if not device.is_lost and "error" not in facts.unavailable.values():
                 self._by_uuid[uuid] = facts
         self._by_index[device.index] = facts
         return facts
@@ -55,6 +89,17 @@ class FactsCache:
         """Forget who was at places that there are no more."""
         for index in [index for index in self._by_index if index >= count]:
             del self._by_index[index]
+
+
+# Any: pynvml has no types.
+def _ask(nvml: Nvml, function: Callable[[], Any], what: str, problems: list[str]) -> Any:
+    try:
+        return nvml.ask(function)
+    except NoReading:
+        return None
+    except DeviceError as error:
+        problems.append(f"version of {what}: {error}")
+        return None
 
 
 def _read_facts(device: Device, uuid: str) -> Facts:
@@ -106,7 +151,7 @@ def _count_links(device: Device) -> int:
     for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
         if device.ask("nvlink_up", pynvml.nvmlDeviceGetNvLinkState, link) is None:
             if link:
-                device.unavailable.pop("nvlink_up", None)
+                device.settle("nvlink_up")
             return link
     return int(pynvml.NVML_NVLINK_MAX_LINKS)
 

@@ -26,12 +26,15 @@ _ERROR_FIELDS = {
     "recovery": pynvml.NVML_FI_DEV_NVLINK_COUNT_LINK_RECOVERY_EVENTS,
     "symbol": pynvml.NVML_FI_DEV_NVLINK_COUNT_SYMBOL_ERRORS,
 }
+# By link and type.
+_Errors = dict[int, dict[str, int]]
+_KEPT_ERRORS = "errors of links"
 # As a scope it stands for all links together (nvml.h, beside these fields).
 _ALL_LINKS = 0xFFFFFFFF
-_BYTES_FIELDS = [
-    (pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, _ALL_LINKS),
-    (pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, _ALL_LINKS),
-]
+_BYTES_FIELDS = (
+    ("nvlink_bytes_total", pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, _ALL_LINKS),
+    ("nvlink_bytes_total", pynvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, _ALL_LINKS),
+)
 
 
 def read_links(device: Device, facts: Facts, seldom: Seldom) -> NvLinks:
@@ -44,16 +47,15 @@ def read_links(device: Device, facts: Facts, seldom: Seldom) -> NvLinks:
     up = [link for link in is_up if is_up[link]]
     if not is_up:
         return NvLinks()
+    before: _Errors = seldom.last(facts.uuid, _KEPT_ERRORS, {})
     by_link = seldom.ask(
-        device, facts.uuid, f"errors of links {up}", lambda part: _read_errors(part, up)
+        device, facts.uuid, _KEPT_ERRORS, lambda part: _renew_errors(part, up, before)
     )
     errors: Counter[str] = Counter()
     for found in by_link.values():
         errors.update(found)
-    kib = device.ask_fields(_BYTES_FIELDS) if up else [None, None]
+    kib = device.ask_fields(*_BYTES_FIELDS) if up else [None, None]
     sent, received = (None if value is None else value * 1024 for value in kib)
-    if up and sent is None:
-        device.unavailable.setdefault("nvlink_bytes_total", "not_supported")
     return NvLinks(
         is_up=is_up,
         errors=dict(errors),
@@ -63,7 +65,19 @@ def read_links(device: Device, facts: Facts, seldom: Seldom) -> NvLinks:
     )
 
 
-def _read_errors(device: Device, links: list[int]) -> dict[int, dict[str, int]]:
+def _renew_errors(device: Device, up: list[int], before: _Errors) -> _Errors:
+    """Return the errors by link and type, of those that were up before, too.
+
+    Otherwise the sums would fall when a link goes down, and count its errors twice when it is
+    back. Where the driver tells no errors of one that is down, its last ones stay.
+    """
+    # First one that is up: what the first has not is asked no more.
+    links = [*up, *(link for link in before if link not in up)]
+    now = _read_errors(device, links)
+    return {link: {**before.get(link, {}), **now.get(link, {})} for link in links}
+
+
+def _read_errors(device: Device, links: list[int]) -> _Errors:
     """Return the errors by link and type; what the first link has not is asked no more."""
     if not links:
         return {}
@@ -84,16 +98,17 @@ def _read_errors(device: Device, links: list[int]) -> dict[int, dict[str, int]]:
             )
             if count is not None:
                 found[link][name] = count
+    device.settle("nvlink_errors_total")
     return found
 
 
-def _read_error_fields(device: Device, links: list[int]) -> dict[int, dict[str, int]]:
+def _read_error_fields(device: Device, links: list[int]) -> _Errors:
     names = [(link, name) for link in links for name in _ERROR_FIELDS]
-    values = device.ask_fields([(_ERROR_FIELDS[name], link) for link, name in names])
-    found: dict[int, dict[str, int]] = {link: {} for link in links}
+    values = device.ask_fields(
+        *(("nvlink_errors_total", _ERROR_FIELDS[name], link) for link, name in names)
+    )
+    found: _Errors = {link: {} for link in links}
     for (link, name), value in zip(names, values, strict=True):
         if value is not None:
             found[link][name] = value
-    if any(found.values()):
-        device.unavailable.pop("nvlink_errors_total", None)
     return found

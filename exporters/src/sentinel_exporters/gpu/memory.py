@@ -80,7 +80,7 @@ def _read_located(device: Device) -> dict[tuple[str, str, str], int]:
         if count is not None:
             found[place] = count
     if found:
-        device.unavailable.pop("ecc_errors_located_total", None)
+        device.settle("ecc_errors_located_total")
     return found
 
 

@@ -53,10 +53,13 @@ class Seldom:
             device.is_lost = device.is_lost or part.is_lost
             early = _SPREAD * (device.index % _TURNS) / _TURNS
             kept = _Kept[object](value, part.unavailable, now + self.period_s * (1 - early))
-            if device.is_lost or "error" in part.unavailable.values():
-                self._kept.pop((uuid, key), None)
-            else:
+            if not device.is_lost and "error" not in part.unavailable.values():
                 self._kept[uuid, key] = kept
         device.unavailable.update(kept.unavailable)
         # Sound: one key is always asked with functions of one type.
         return cast(Value, kept.value)
+
+    def last(self, uuid: str, key: str, default: Value) -> Value:
+        """Return the last answer that stood, however old; `default` where there is none."""
+        kept = self._kept.get((uuid, key))
+        return default if kept is None else cast(Value, kept.value)
