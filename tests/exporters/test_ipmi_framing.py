@@ -192,6 +192,8 @@ def test_outside_of_a_session_only_the_right_answer_counts() -> None:
 
     assert outside.hear(packet[:-1] + bytes([packet[-1] ^ 1])) is None
     assert outside.hear(b"\x06\x00\xff\x06" + packet[4:]) is None
+    for size in range(len(packet)):
+        assert outside.hear(packet[:size]) is None
     assert outside.hear(packet) == b"\0\x01"
     assert outside.hear(packet) is None
 

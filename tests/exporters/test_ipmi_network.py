@@ -23,6 +23,7 @@ from tests.lab.wait import wait_for
 
 # Where a packet of IPMI 2.0 says what it carries (IPMI 2.0, table 13-8), and what that may be.
 _PAYLOAD_TYPE, _AUTHENTICATED = 5, 0x40
+_OUTSIDE = b"\x06\x00\xff\x07" + bytes(9)
 _RAKP_1, _RAKP_2, _RAKP_3, _RAKP_4 = 0x12, 0x13, 0x14, 0x15
 
 
@@ -48,10 +49,12 @@ def deliver(packet: bytes) -> list[tuple[float, bytes]]:
 
 
 def damage(packet: bytes) -> list[tuple[float, bytes]]:
-    """Before each answer comes rubbish, and it comes twice, in a session damaged as well."""
-    rubbish = [b"x", b"\x06\x00\xff\x07", packet[:17], b"\xff" * 64]
+    """Before each answer come rubbish, and the answer in part or damaged; it comes twice."""
+    rubbish = [b"x", b"\x06\x00\xff\x07", b"\xff" * 64]
     if packet[_PAYLOAD_TYPE] & _AUTHENTICATED:
         rubbish.append(packet[:-1] + bytes([packet[-1] ^ 0xFF]))
+    else:
+        rubbish += [packet[:size] for size in range(len(packet))]
     return [(0.0, one) for one in (*rubbish, packet, packet)]
 
 
@@ -92,6 +95,32 @@ def test_damaged_packets_and_rubbish_are_ignored(bmc: Bmc) -> None:
         session = Session(at(relay), LOGIN, soon())
         assert len(read_all(session)) == READABLE
         session.close()
+
+
+@pytest.mark.parametrize("sequence", [5, 0x7FFFFFFF])
+def test_a_strangers_sequence_number_is_of_no_effect(bmc: Bmc, sequence: int) -> None:
+    # A packet outside of a session proves nothing: anybody can send it.
+    stray = _OUTSIDE[:5] + sequence.to_bytes(4, "little") + bytes(4) + b"\x08" + bytes(8)
+    with UdpRelay(
+        (bmc.host, bmc.port), lambda packet: [(0.0, one) for one in (stray, packet, stray)]
+    ) as relay:
+        session = Session(at(relay), LOGIN, soon(3))
+        assert read_chassis(session).is_on
+        session.close()
+
+
+def test_a_bmc_that_tells_too_little_is_said_to_do_so(bmc: Bmc) -> None:
+    def path(packet: bytes) -> list[tuple[float, bytes]]:
+        # The message is whole, and ends behind the channel's number.
+        body = packet[17:22]
+        message = packet[14:17] + body + bytes([-sum(body) & 0xFF])
+        return [(0.0, _OUTSIDE + bytes([len(message)]) + message)]
+
+    with (
+        UdpRelay((bmc.host, bmc.port), path) as relay,
+        pytest.raises(LoginError, match="cut short"),
+    ):
+        Session(at(relay), LOGIN, soon(3))
 
 
 def test_a_late_answer_to_a_login_is_not_taken_for_a_wrong_password(bmc: Bmc) -> None:
@@ -139,9 +168,7 @@ def test_a_peer_that_offers_ipmi_1_5_only_learns_nothing_of_the_password() -> No
             body = bytes([0x20, 0, 0x38, 0, 1, 0x14, 0, 0, 0, 0, 0, 0])
             checksum = -sum(body) & 0xFF
             message = bytes([0x81, 0x1C, 0x63]) + body + bytes([checksum])
-            rogue.sendto(
-                b"\x06\x00\xff\x07" + bytes(9) + bytes([len(message)]) + message, client
-            )
+            rogue.sendto(_OUTSIDE + bytes([len(message)]) + message, client)
             rogue.settimeout(0.3)
             try:
                 heard.append(rogue.recv(1024))

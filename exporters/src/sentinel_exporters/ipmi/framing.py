@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 # Version, reserved, no acknowledgement, class IPMI (table 13-1).
 _RMCP = b"\x06\x00\xff\x07"
 _FORMAT_RMCP_PLUS = b"\x06"
+# How every packet of IPMI 2.0 begins that is not outside of a session.
+RMCP_PLUS = _RMCP + _FORMAT_RMCP_PLUS
 _ENCRYPTED_AND_AUTHENTICATED = b"\xc0"  # payload type 0, an IPMI message
 # No authentication, sequence number 0, session id 0 (table 13-8); then a byte of length.
 _OUTSIDE = _RMCP + bytes(9)
@@ -221,8 +223,15 @@ class Outside(Codec):
         return _OUTSIDE + bytes([len(message)]) + message
 
     def hear(self, packet: bytes) -> bytes | None:
-        head = len(_OUTSIDE)
-        if packet[:head] != _OUTSIDE:
-            return None
-        message = packet[head + 1 : head + 1 + packet[head]] if len(packet) > head else b""
-        return self._take(message) if message and not _checksum(message[3:]) else None
+        message = message_outside(packet)
+        return self._take(message) if message else None
+
+
+def message_outside(packet: bytes) -> bytes:
+    """Return the message of a packet outside of any session; empty unless that is whole."""
+    head = len(_OUTSIDE)
+    if packet[:head] != _OUTSIDE or len(packet) == head:
+        return b""
+    size = packet[head]
+    message = packet[head + 1 : head + 1 + size]
+    return message if len(message) == size and not _checksum(message[3:]) else b""

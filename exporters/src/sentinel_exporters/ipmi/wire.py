@@ -19,7 +19,7 @@ from enum import IntEnum
 from pyghmi.ipmi.private import simplesession
 
 from .errors import LoginError, NoAnswerError
-from .framing import Channel, Keys, close_session
+from .framing import RMCP_PLUS, Channel, Keys, close_session, message_outside
 from .loop import SILENCE_S
 from .patience import RETRY_S
 from .target import Address
@@ -32,6 +32,7 @@ LOGIN_RETRY_S = 0.8
 _LOGIN_GROWTH = 1.15
 
 _MAX_PACKET = 3000
+_LEAST_PACKET = 16  # up to the payload (IPMI 2.0, table 13-8)
 # How many are taken before a look at the time: a flood must not last beyond the deadline.
 _MAX_PACKETS = 32
 _LOGIN_STEPS = ("OPENSESSION", "EXPECTINGRAKP2", "EXPECTINGRAKP4")
@@ -180,17 +181,27 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
     def process_pktqueue(self) -> None:
         for _ in range(_MAX_PACKETS):
             try:
-                packet = bytearray(self._udp.recv(_MAX_PACKET))
+                packet = self._udp.recv(_MAX_PACKET)
             except BlockingIOError:
                 return
+            if not self._is_of_this_step(packet):
+                continue
             self._heard_at = time.monotonic()
-            if packet[:1] != b"\x06" or packet[2:4] != b"\xff\x07" or len(packet) < 16:
-                continue  # not RMCP of class IPMI
             try:
-                self._handle_ipmi_packet(packet, sockaddr=self._peer)
+                self._handle_ipmi_packet(bytearray(packet), sockaddr=self._peer)
             except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
                 # pyghmi trusts lengths and padding; a damaged packet is a lost one.
                 log.debug("bad packet peer=%s reason=%r", self._peer, error)
+
+    def _is_of_this_step(self, packet: bytes) -> bool:
+        """Whether the packet has the form that the BMC's next answer has.
+
+        From others pyghmi takes over at least the sequence number, before it has looked at
+        anything that only the BMC can know: the session would be deaf to lower ones.
+        """
+        if self.authtype:  # none until a session is asked for
+            return packet.startswith(RMCP_PLUS) and len(packet) >= _LEAST_PACKET
+        return bool(message_outside(packet))
 
     def _step(self) -> None:
         """Wait for a packet and handle it; resend or give up when none came in time."""
@@ -215,6 +226,9 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
             # mistaken for a wrong password. What was agreed before, the cipher suite, stays.
             self.lastpayload = None
             self._open_rmcpplus_request()
+        elif self.lastpayload is None:
+            # There was an answer, and pyghmi could not make use of it.
+            raise LoginError("the BMC's answer to the login is cut short")
         else:
             self.hasretried = 1
             self.send_payload()
