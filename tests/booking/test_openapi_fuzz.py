@@ -19,9 +19,9 @@ from schemathesis.schemas import BaseSchema
 from werkzeug.serving import make_server
 
 from sentinel_booking.app import create_app
-from sentinel_booking.config import Config
 from sentinel_booking.models import db
 from tests.booking.callers import Caller
+from tests.booking.page_lab import lab_config
 
 CONFIG = schemathesis.Config.from_dict(
     {
@@ -59,17 +59,7 @@ CONFIG = schemathesis.Config.from_dict(
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseSchema]:
     """The OpenAPI document of an application with an admin and a node."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    for name in ("secret", "scrape", "webhook"):
-        (folder / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
-    app = create_app(
-        Config(
-            database_url=f"sqlite:///{folder / 'booking.db'}",
-            secret_key_file=folder / "secret",
-            scrape_token_file=folder / "scrape",
-            webhook_token_file=folder / "webhook",
-        )
-    )
+    app = create_app(lab_config(tmp_path_factory.mktemp("fuzz")))
     with app.app_context():
         db.create_all()
     caller = Caller(app)

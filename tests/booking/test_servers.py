@@ -16,10 +16,10 @@ import pytest
 import requests
 from apiflask import APIFlask
 
-from sentinel_booking.config import Config
 from sentinel_booking.domain.charts import CHARTS, Window, chart_query
 from sentinel_booking.models import Role
 from tests.booking.lab import AgentOf, add_node, nvidia, register, reserve
+from tests.booking.page_lab import lab_config
 from tests.booking.people import Person, add_person, add_user
 from tests.booking.programs import (
     answers,
@@ -147,16 +147,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     folder = tmp_path_factory.mktemp("servers")
-    for name in ("secret", "scrape", "webhook"):
-        (folder / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
     prometheus, alertmanager = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    config = Config(
-        database_url=f"sqlite:///{folder / 'booking.db'}",
-        secret_key_file=folder / "secret",
-        scrape_token_file=folder / "scrape",
-        webhook_token_file=folder / "webhook",
-        prometheus_url=f"http://{prometheus}",
-    )
+    config = lab_config(folder, prometheus_url=f"http://{prometheus}")
     app = migrated_app(config)
     add_node(app, "gpu1", cluster="room-2", tags=["hot"])
     agent = register(app, address="127.0.0.1")

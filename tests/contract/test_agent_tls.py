@@ -23,8 +23,8 @@ from sentinel_agent.errors import ServerError
 from sentinel_agent.server.client import BookingClient
 from sentinel_agent.server.enrolment import register
 from sentinel_agent.server.registration import load_registration
-from sentinel_booking.config import Config
 from tests.booking.lab import add_node, invite
+from tests.booking.page_lab import lab_config
 from tests.booking.programs import free_port, migrated_app, running, write_config
 from tests.lab.certificates import Authority, CertificateFiles
 
@@ -225,15 +225,10 @@ def test_a_redirect_takes_the_token_nowhere(authority: Authority) -> None:
 def test_booking_serves_https_itself_and_a_node_registers_over_it(
     authority: Authority, tmp_path: Path
 ) -> None:
-    for name in ("secret", "scrape", "webhook"):
-        (tmp_path / name).write_text(f"{name}-for-tests-0123456789abcdef0123456789\n")
     files = authority.sign("booking", host="127.0.0.1")
     port = free_port()
-    config = Config(
-        database_url=f"sqlite:///{tmp_path / 'booking.db'}",
-        secret_key_file=tmp_path / "secret",
-        scrape_token_file=tmp_path / "scrape",
-        webhook_token_file=tmp_path / "webhook",
+    config = lab_config(
+        tmp_path,
         tls_cert_file=files.certificate,
         tls_key_file=files.key,
         listen=f"127.0.0.1:{port}",
