@@ -38,7 +38,9 @@ class Made(BaseModel):
 
 
 class _RecordFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # What another version of the agent put there besides is no damage: without its record a
+    # node could be neither upgraded nor given back.
+    model_config = ConfigDict(extra="ignore")
     format: Literal[1] = 1
     agent_version: str = ""
     breakglass_port: int = 0
