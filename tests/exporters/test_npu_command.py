@@ -98,6 +98,16 @@ def test_devices_whose_logic_ids_are_not_told_are_not_guessed(
     assert len(report.problems) == 1
 
 
+def test_a_devices_file_is_that_of_its_physical_id(folder: Path) -> None:
+    rows = [
+        replace(row, device=device) for row, device in zip(TWO_CARDS.rows, "25", strict=True)
+    ]
+    table = replace(TWO_CARDS, rows=rows, device_column="Phy-ID")
+    (folder / "info.txt").write_text(table.text())
+    report = read_devices(settings(folder))
+    assert [(device.index, device.minor) for device in report.devices] == [(0, 2), (3, 5)]
+
+
 def test_a_tool_without_logic_ids_has_devices_by_its_order(folder: Path) -> None:
     (folder / "mapping.txt").write_text(
         "NPU ID    Slot ID    Chip Name\n0         3          950\n"

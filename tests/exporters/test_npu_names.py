@@ -46,6 +46,25 @@ def test_without_either_the_order_gives_them() -> None:
     assert [logic for logic, _ in named(FOUR, None)] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("devices", "physical_ids"),
+    [
+        # Told of each chip; of some; the same twice; of none.
+        ("2301", [2, 3, 0, 1]),
+        ("23-1", [6, 7, 4, 5]),
+        ("2300", [6, 7, 4, 5]),
+        ("", [6, 7, 4, 5]),
+    ],
+)
+def test_the_physical_ids_are_those_of_the_device_column_where_it_has_all(
+    devices: str, physical_ids: list[int]
+) -> None:
+    rows = [replace(row, device=devices[at : at + 1]) for at, row in enumerate(FOUR.rows)]
+    table = replace(FOUR, rows=rows, device_column="Phy-ID" if devices else "")
+    chips, _ = name_chips(parse_info(table.text()).chips, FOUR_PLACES)
+    assert [chip.physical_id for chip in chips] == physical_ids
+
+
 def test_a_damaged_chip_keeps_its_place_in_the_order() -> None:
     rows = list(FOUR.rows)
     rows[1] = replace(rows[1], power="?")

@@ -217,14 +217,19 @@ def test_a_310p_has_its_cards_power_at_its_first_chip(machine: Machine) -> None:
     assert counts == [None, None, 2, 0]
 
 
-def test_the_network_is_asked_by_the_logic_id(machine: Machine) -> None:
-    machine.show("network-0", "net health status: Success\n")
-    machine.show("network-1", "net health status: Fault\n")
+def test_the_network_is_asked_by_the_physical_id(machine: Machine) -> None:
+    rows = [
+        Row("0", "0", device="2", bus="0000:00:00.0"),
+        Row("5", "0", device="3", bus="0000:05:00.0"),
+    ]
+    machine.show("info", Table(rows, device_column="Phy-ID").text())
+    machine.show("network-2", "net health status: Success\n")
+    machine.show("network-3", "net health status: Fault\n")
     reading = read(machine.source(has_network=True))
+    assert [chip.logic_id for chip in reading.chips] == [0, 1]
     assert [chip.details.network for chip in reading.chips] == ["Success", "Fault"]
-    assert {"hccn_tool -i 0 -net_health -g", "hccn_tool -i 1 -net_health -g"} <= set(
-        machine.asked()
-    )
+    asked = {line for line in machine.asked() if line.startswith("hccn_tool")}
+    assert asked == {"hccn_tool -i 2 -net_health -g", "hccn_tool -i 3 -net_health -g"}
 
 
 def test_a_chip_without_a_network_is_no_problem_and_one_that_lost_it_is(

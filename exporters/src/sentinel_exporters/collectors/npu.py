@@ -47,10 +47,10 @@ def parse(reading: Reading) -> Scrape:
 
 
 def read_devices(settings: Settings) -> DeviceReport:
-    """Return the chips; index and minor are the logic id.
+    """Return the chips; the index is the logic id, and `minor` N is /dev/davinciN.
 
     Where the tool has logic ids and does not tell them now, there is no device: access is
-    granted by /dev/davinciN, and a guess could open another's card.
+    granted by these numbers, and a guess could open another's card.
     """
     reading = _open_source(settings).read(with_details=False)
     if not reading.has_logic_ids:
@@ -60,7 +60,7 @@ def read_devices(settings: Settings) -> DeviceReport:
             vendor="ascend",
             uuid=chip.uuid,
             index=chip.logic_id,
-            minor=chip.logic_id,
+            minor=chip.physical_id,
             model=chip.model,
             bus_id=chip.bus_id or "",
             memory_bytes=chip.memory.total if chip.memory else None,

@@ -107,10 +107,11 @@ def merge_details(parts: Iterable[Details]) -> Details:
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip, which is one /dev/davinciN: a card may have two.
+    """One chip, of which a card may have two.
 
-    `logic_id` is that N, `physical_id` what Huawei's exporter calls `id`. `processes` None: it
-    is not known whether there are any.
+    `logic_id` is the driver's count of the chips. `physical_id` is the N of /dev/davinciN (by
+    Huawei's pages on Ascend Docker Runtime), and what hccn_tool and Huawei's exporter go by.
+    `processes` None: it is not known whether there are any.
     """
 
     uuid: str

@@ -30,7 +30,7 @@ def _assemble(named: NamedChip, info: Info, details: Details) -> reading.Chip:
     return reading.Chip(
         uuid=named.uuid,
         logic_id=named.logic_id,
-        physical_id=named.logic_id if chip.device_id is None else chip.device_id,
+        physical_id=named.physical_id,
         npu_id=chip.npu_id,
         chip_id=chip.chip_id,
         name=chip.name,

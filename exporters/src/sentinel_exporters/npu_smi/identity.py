@@ -1,4 +1,4 @@
-"""Say which chip is which: logic id and uuid, by docs/architecture.md. Pure."""
+"""Say which chip is which: logic id, physical id and uuid, by docs/architecture.md. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from .info import Chip
 
 @dataclass(frozen=True)
 class NamedChip:
-    """A chip of the table with its logic id (/dev/davinciN) and its lasting name."""
+    """A chip of the table with its ids and its lasting name."""
 
     chip: Chip
     logic_id: int
+    physical_id: int
     uuid: str
 
 
@@ -42,8 +43,23 @@ def name_chips(
         logic_ids = [chip.position for chip in chips]
     # For the type checker: there is no None left.
     numbers = [number for number in logic_ids if number is not None]
-    uuids = _choose_uuids(chips, numbers)
-    return [NamedChip(*parts) for parts in zip(chips, numbers, uuids, strict=True)], problems
+    parts = (
+        chips,
+        numbers,
+        _choose_physical_ids(chips, numbers),
+        _choose_uuids(chips, numbers),
+    )
+    return [NamedChip(*of_one) for of_one in zip(*parts, strict=True)], problems
+
+
+def _choose_physical_ids(chips: Sequence[Chip], logic_ids: Sequence[int]) -> Sequence[int]:
+    """Return the column Device or Phy-ID where it tells all chips apart, else the logic ids.
+
+    The tools for cards of one chip have no such column: on a machine whose cards are all there
+    both ids are the same.
+    """
+    told = [chip.device_id for chip in chips if chip.device_id is not None]
+    return told if len(set(told)) == len(chips) else logic_ids
 
 
 def _choose_uuids(chips: Sequence[Chip], logic_ids: Sequence[int]) -> list[str]:

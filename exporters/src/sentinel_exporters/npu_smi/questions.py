@@ -33,7 +33,7 @@ NETWORK = "net_health"
 class Question:
     """One run of a tool: what it is about, how often, and how its answer is read.
 
-    `chip_id` None: the answer is about the whole card. `logic_id` is for hccn_tool.
+    `chip_id` None: the answer is about the whole card.
     """
 
     kind: str

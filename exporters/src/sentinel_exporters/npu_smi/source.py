@@ -44,7 +44,7 @@ class NpuSmi:
         self._machine: object = None
         self._mapping: Mapping[Place, int] | None = None
         self._mapped_at: float | None = None
-        self._logic_ids: dict[Place, int] = {}
+        self._physical_ids: dict[Place, int] = {}
         self._details: Mapping[Place, Details] = {}
         self._interview = Interview(self._ask)
 
@@ -59,7 +59,9 @@ class NpuSmi:
         ]
         named, naming_problems = name_chips(info.chips, self._mapping)
         problems = [*info.problems, *problems, *naming_problems]
-        self._logic_ids = {(one.chip.npu_id, one.chip.chip_id): one.logic_id for one in named}
+        self._physical_ids = {
+            (one.chip.npu_id, one.chip.chip_id): one.physical_id for one in named
+        }
         if with_details and self._detail_interval_s > 0:
             problems += self._read_details(info, started + _ASKING * self._timeout_s)
         chips = assemble(info, named, self._details if with_details else {})
@@ -70,7 +72,7 @@ class NpuSmi:
             chips=chips,
             owners=find_owners(one.pid for chip in chips for one in chip.processes or ()),
             has_logic_ids=self._mapped_at is not None
-            and (self._mapping is None or set(self._logic_ids) <= set(self._mapping)),
+            and (self._mapping is None or set(self._physical_ids) <= set(self._mapping)),
             problems=tuple(problems),
         )
 
@@ -121,6 +123,6 @@ class NpuSmi:
     def _ask(self, question: Question, timeout_s: float) -> str:
         if question.kind == NETWORK:
             place = (question.npu_id, question.chip_id or 0)
-            arguments = ["-i", str(self._logic_ids[place]), "-net_health", "-g"]
+            arguments = ["-i", str(self._physical_ids[place]), "-net_health", "-g"]
             return run_tool(self._hccn_tool, arguments, timeout_s)
         return run_tool(self._command, question.arguments, timeout_s)
