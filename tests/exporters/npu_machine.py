@@ -61,7 +61,12 @@ class Machine:
         return [line.removeprefix("info ").removeprefix("-t ") for line in lines]
 
     def source(
-        self, *, timeout_s: float = 30, detail_interval_s: float = 60, has_network: bool = False
+        self,
+        *,
+        timeout_s: float = 30,
+        detail_interval_s: float = 60,
+        has_network: bool = False,
+        mapping_s: float = 3600,
     ) -> NpuSmi:
         """Return a source with nothing in its memory."""
         return NpuSmi(
@@ -71,6 +76,7 @@ class Machine:
             hccn_tool=f"env FAKE_NPU_SMI={self.folder} {FAKES}/hccn_tool"
             if has_network
             else "",
+            mapping_s=mapping_s,
         )
 
 

@@ -247,6 +247,35 @@ def test_a_chip_without_a_network_is_no_problem_and_one_that_lost_it_is(
     )
 
 
+def test_a_tool_of_the_network_that_hangs_is_told(machine: Machine) -> None:
+    (machine.folder / "network-0.hang").touch()
+    machine.show("network-1", "net health status: Success\n")
+    source = machine.source(has_network=True, timeout_s=2)
+    while not (problems := read(source).problems):
+        pass  # until it is asked: on a slow machine not at the first read
+    assert len(problems) == 1
+    assert "net_health: card 0 chip 0: no end after" in problems[0]
+
+
+def test_logic_ids_stay_while_the_tool_does_not_tell_them_anew(machine: Machine) -> None:
+    machine.show("mapping", mapping([(0, 0, 3), (5, 0, 2)]))
+    source = machine.source(mapping_s=0, detail_interval_s=0)
+    assert [chip.logic_id for chip in read(source).chips] == [3, 2]
+    (machine.folder / "mapping.txt").unlink()
+    reading = read(source)
+    assert [chip.logic_id for chip in reading.chips] == [3, 2]
+    assert reading.has_logic_ids
+    (problem,) = reading.problems
+    assert problem.startswith("npu-smi 24.1.rc2: info -m: no permission")
+    # Of another driver nothing is known.
+    machine.show_cards([0, 5], driver="2")
+    (machine.folder / "mapping.txt").unlink()
+    reading = read(source)
+    assert ([chip.logic_id for chip in reading.chips], reading.has_logic_ids) == ([0, 1], False)
+    machine.show("mapping", mapping([(0, 0, 1), (5, 0, 0)]))
+    assert [chip.logic_id for chip in read(source).chips] == [1, 0]
+
+
 def make_question(number: int, every_s: float = 60) -> Question:
     return Question("volt", number, None, every_s, lambda _text: {None: Details(aicores=7)})
 

@@ -35,12 +35,17 @@ class NpuSmi:
         timeout_s: float,
         detail_interval_s: float = 0.0,
         hccn_tool: str = "",
+        mapping_s: float = STATIC_S,
     ) -> None:
-        """`detail_interval_s` 0: only the table of all chips is read."""
+        """`detail_interval_s` 0: only the table of all chips is read.
+
+        `mapping_s`: how long the logic ids stand, which change with a new card or driver only.
+        """
         self._command = command
         self._timeout_s = timeout_s
         self._detail_interval_s = detail_interval_s
         self._hccn_tool = hccn_tool
+        self._mapping_s = mapping_s
         self._machine: object = None
         self._mapping: Mapping[Place, int] | None = None
         self._mapped_at: float | None = None
@@ -82,16 +87,19 @@ class NpuSmi:
         machine = (info.tool_version, info.driver_version, places)
         if machine != self._machine:
             self._machine = machine
-            self._mapped_at = None
+            self._mapping, self._mapped_at = None, None
             self._details = {}
             self._interview.forget()
 
     def _read_mapping(self, deadline: float) -> list[str]:
-        """Read the logic ids anew when they are old, and return what went wrong."""
+        """Read the logic ids anew when they are old, and return what went wrong.
+
+        Those that were told of the same cards stay until others are: ids that change because
+        the tool fails once would make other series, and on some boards other devices.
+        """
         now = time.monotonic()
-        if self._mapped_at is not None and now - self._mapped_at < STATIC_S:
+        if self._mapped_at is not None and now - self._mapped_at < self._mapping_s:
             return []
-        self._mapping, self._mapped_at = None, None
         try:
             self._mapping = parse_mapping(
                 self._run("info", "-m", timeout_s=max(0.1, deadline - now))
