@@ -100,13 +100,9 @@ class Job(Generic[Result]):
         self._heard_at = self._resend_at = 0.0
 
     def wait(self) -> Result:
-        """Wait for the end. Raises NoAnswerError, and what the talk raised."""
+        """Return the result, at the end. Raises NoAnswerError, and what the talk raised."""
         if not self._ended.wait(max(0.0, self.deadline - time.monotonic()) + _GRACE_S):
             raise NoAnswerError("the loop that asks BMCs hangs")
-        return self.result()
-
-    def result(self) -> Result:
-        """Return the result of a job that has ended; raises like `wait`."""
         if self.error is not None:
             raise self.error
         return self._result  # type: ignore[return-value]  # set together with `_ended`
@@ -208,11 +204,6 @@ class Loop:
         """Begin the job; nobody else may use its socket and codec until it has ended."""
         self._inbox.append(job)
         self._notify()
-
-    def run(self, job: Job[Result]) -> Result:
-        """Begin the job and wait for its end. Raises what `Job.wait` raises."""
-        self.start(job)
-        return job.wait()
 
     def call_at(self, at: float, call: Callable[[], None]) -> None:
         """Call once, in the loop's thread, at a time of the monotonic clock. Must not wait."""

@@ -20,7 +20,7 @@ from .turns import Turns
 log = logging.getLogger(__name__)
 
 # How long a session is kept that no scrape uses any more; longer than usual scrape intervals.
-IDLE_S = 300.0
+_IDLE_S = 300.0
 # A BMC may end a session that was idle for 60 s (IPMI 2.0, 6.11.13), and some do so after 30.
 _KEEP_ALIVE_S = 20.0
 # A kept session that does not answer for so long is taken for lost, as after a restart of the
@@ -55,7 +55,7 @@ class Pool:
         self,
         max_logins: int = 50,
         max_sessions: int = 1024,
-        idle_s: float = IDLE_S,
+        idle_s: float = _IDLE_S,
         keep_alive_s: float = _KEEP_ALIVE_S,
     ) -> None:
         """`max_logins`: logins and readings of SDR repositories at the same time.

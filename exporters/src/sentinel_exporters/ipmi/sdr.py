@@ -76,8 +76,6 @@ class SensorRecord:
         and without one such a sensor has no value.
         """
         entry = self._entry
-        if not self.is_linear and session is None:
-            return None
         if entry.numeric_format == 1:
             number = pyghmi_sdr.ones_complement(raw, 8)
         elif entry.numeric_format == 2:
@@ -85,8 +83,10 @@ class SensorRecord:
         else:
             number = raw
         try:
-            if session is None or self.is_linear:
+            if self.is_linear:
                 value = entry.decode_value(None, number)
+            elif session is None:
+                return None
             else:
                 # Get Sensor Reading Factors (35.5) wants the reading as it came.
                 factors = session.request(0x04, 0x23, bytes([self.number, raw]), self.lun)
@@ -150,7 +150,6 @@ class RecordCache:
             if kept is not None and kept[0] == state:
                 self._kept.move_to_end(session.address)
                 return kept[1]
-        with self._lock:
             began_at, reader = self._begun.pop(session.address, (None, RepositoryReader()))
         if began_at != state:
             reader = RepositoryReader()

@@ -71,18 +71,18 @@ class Session:
         self._loop = shared_loop()
         self._slow_turns = slow_turns
         self._deadline = deadline
-        # By purpose, what was asked the last time; what has been asked this time; and what was
-        # answered before it was asked.
+        # Whether the thread that uses the session may wait for answers.
+        self._may_wait = True
+        # By purpose, what was asked the last time.
         self._plans: dict[str, tuple[Request, ...]] = {}
         # The purposes for which nothing else was asked than what is asked each time.
         self._foreseen: set[str] = set()
-        self._has_surprise = False
-        # Why reading ahead ended before its end.
-        self._failure: NoAnswerError | None = None
-        # Whether the thread that uses the session may wait for answers.
-        self._may_wait = True
+        # For the present purpose: what was asked that is asked each time, and whether anything
+        # else was; what was answered before it was asked, and why that ended before its end.
         self._asked: list[Request] = []
+        self._has_surprise = False
         self._answers: dict[Request, list[bytes]] = {}
+        self._failure: NoAnswerError | None = None
         try:
             self._udp = udp or connect(address)
             try:
@@ -94,8 +94,7 @@ class Session:
             raise LoginError(f"login refused: {error}") from error
         except OSError as error:
             raise NoAnswerError.because(error) from error
-        # Some BMCs have a GUID of zeros.
-        self.guid = opened.guid
+        self.guid = opened.guid  # zeros of some BMCs
         self._id = opened.session_id
         self._line = Line(self._udp, opened.channel, Patience())
 
@@ -268,21 +267,3 @@ class Session:
         """Return what a completion code means as an error."""
         text = get_ipmi_error({"netfn": netfn | 1, "command": command, "code": code})
         return CompletionError(netfn, command, code, str(text))
-
-    # What pyghmi's non-linear sensors want of its Command object, which has no types: Any.
-
-    def raw_command(self, **request: Any) -> dict[str, Any]:
-        """Return an answer as pyghmi has it: `code`, `data`, and `error` where needed."""
-        netfn, command = request["netfn"], request["command"]
-        data = bytes(request.get("data", ()))
-        (answer,) = self.request_all(
-            [make_request(netfn, command, data, request.get("rslun", 0))]
-        )
-        found = {"netfn": netfn | 1, "command": command, "code": answer[0], "data": answer[1:]}
-        error = get_ipmi_error(found)
-        return {**found, "error": error} if error else found
-
-    def xraw_command(self, **request: Any) -> dict[str, Any]:
-        """Return pyghmi's answer; raises CompletionError when its code is not 0."""
-        netfn, command = request["netfn"], request["command"]
-        return {"data": self.request(netfn, command, bytes(request.get("data", ())))}
