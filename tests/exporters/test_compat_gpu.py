@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 
+import pynvml
 import pytest
 
 from sentinel_exporters.compat.dcgm import DCGM
 from sentinel_exporters.compat.nvidia_smi import NVIDIA_SMI
 from sentinel_exporters.core import Compat
-from sentinel_exporters.gpu.reading import Reading
+from sentinel_exporters.gpu.reading import THROTTLE_REASONS, Reading
 from tests.exporters.gpu_readings import BARE, FULL, SPLIT, make_reading
 
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -332,6 +333,12 @@ def test_a_reason_that_the_gpu_cannot_tell_is_not_shown_as_inactive() -> None:
         "clocks_event_reasons_gpu_idle",
         "clocks_event_reasons_sw_power_cap",
     }
+
+
+def test_the_reasons_have_nvmls_bits() -> None:
+    for name, bit in THROTTLE_REASONS.items():
+        words = "".join(word.capitalize() for word in name.split("_"))
+        assert bit == getattr(pynvml, f"nvmlClocksEventReason{words}"), name
 
 
 def test_a_reading_with_problems_is_no_success() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from ..core import Compat, Metric, Sample
 from ..gpu.reading import Activity, Gpu, Instance, Memory, Reading
+from .errors import error_counts
 from .identity import gpu_instance_profile, gpu_instances, nvml_bus_id
 
 _LABELS = (
@@ -98,6 +99,20 @@ _RATIOS = {
     "PROF_PIPE_FP16_ACTIVE": "fp16",
     "PROF_DRAM_ACTIVE": "dram",
 }
+# DCGM's name of a count of error_counts().
+_ERRORS = {
+    "DEV_ECC_SBE_VOL_TOTAL": "volatile corrected",
+    "DEV_ECC_DBE_VOL_TOTAL": "volatile uncorrected",
+    "DEV_ECC_SBE_AGG_TOTAL": "aggregate corrected",
+    "DEV_ECC_DBE_AGG_TOTAL": "aggregate uncorrected",
+    "DEV_RETIRED_SBE": "single-bit pages",
+    "DEV_RETIRED_DBE": "double-bit pages",
+    "DEV_RETIRED_PENDING": "pages pending",
+    "DEV_CORRECTABLE_REMAPPED_ROWS": "corrected rows",
+    "DEV_UNCORRECTABLE_REMAPPED_ROWS": "uncorrected rows",
+    "DEV_ROW_REMAP_PENDING": "rows pending",
+    "DEV_ROW_REMAP_FAILURE": "rows failed",
+}
 # A reading under the name of its family without DCGM_FI_; None: there is none.
 _Values = Iterator[tuple[str, float | None]]
 
@@ -175,19 +190,9 @@ def _of_gpu(gpu: Gpu) -> _Values:
     yield "DEV_BOARD_LIMIT_VIOLATION", gpu.throttled_ns.get("board_limit")
     yield "DEV_LOW_UTIL_VIOLATION", gpu.throttled_ns.get("low_utilization")
     yield "DEV_RELIABILITY_VIOLATION", gpu.throttled_ns.get("reliability")
-    yield "DEV_ECC_SBE_VOL_TOTAL", gpu.ecc.volatile.get("corrected")
-    yield "DEV_ECC_DBE_VOL_TOTAL", gpu.ecc.volatile.get("uncorrected")
-    yield "DEV_ECC_SBE_AGG_TOTAL", gpu.ecc.aggregate.get("corrected")
-    yield "DEV_ECC_DBE_AGG_TOTAL", gpu.ecc.aggregate.get("uncorrected")
-    if pages := gpu.retired_pages:
-        yield "DEV_RETIRED_SBE", pages.single_bit
-        yield "DEV_RETIRED_DBE", pages.double_bit
-        yield "DEV_RETIRED_PENDING", pages.is_pending
-    if rows := gpu.remapped_rows:
-        yield "DEV_CORRECTABLE_REMAPPED_ROWS", rows.corrected
-        yield "DEV_UNCORRECTABLE_REMAPPED_ROWS", rows.uncorrected
-        yield "DEV_ROW_REMAP_PENDING", rows.is_pending
-        yield "DEV_ROW_REMAP_FAILURE", rows.has_failed
+    errors = error_counts(gpu)
+    for name, kind in _ERRORS.items():
+        yield name, errors.get(kind)
     yield "DEV_NVLINK_BANDWIDTH_TOTAL", _nvlink_bandwidth(gpu.activity)
 
 

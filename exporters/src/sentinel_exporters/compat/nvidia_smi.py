@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from ..core import Compat, Sample
 from ..gpu.reading import Gpu, Instance, Reading
+from .errors import error_counts
 from .identity import gpu_instances, nvml_bus_id
-from .nvidia_smi_families import ENGINES, EVENT_REASONS, FAMILIES, MIG_RATIOS
+from .nvidia_smi_families import ENGINES, ERRORS, EVENT_REASONS, FAMILIES, MIG_RATIOS
 
 _MEGA = 1_000_000
 # A reading under the name of its family without nvidia_smi_; None: there is none.
@@ -107,12 +108,10 @@ def _of_gpu(gpu: Gpu) -> _Values:
         if clock in facts.clocks_max_mhz and clock != "video":
             yield f"clocks_max_{clock}_clock_hz", facts.clocks_max_mhz[clock] * _MEGA
     yield "clocks_event_reasons_active", gpu.throttle_reasons
-    supported = facts.throttle_reasons_supported
-    yield "clocks_event_reasons_supported", supported
-    if gpu.throttle_reasons is not None:
-        for name, bit in EVENT_REASONS.items():
-            if supported is None or supported & bit:
-                yield f"clocks_event_reasons_{name}", bool(gpu.throttle_reasons & bit)
+    yield "clocks_event_reasons_supported", facts.throttle_reasons_supported
+    reasons = gpu.told_throttle_reasons()
+    for name in EVENT_REASONS:
+        yield f"clocks_event_reasons_{name}", reasons.get(name)
     yield "encoder_stats_session_count", gpu.encoder_sessions
     yield "encoder_stats_average_fps", gpu.encoder_fps
     yield "encoder_stats_average_latency", gpu.encoder_latency_us
@@ -133,18 +132,9 @@ def _of_gpu(gpu: Gpu) -> _Values:
 def _of_errors(gpu: Gpu) -> _Values:
     yield "ecc_mode_current", gpu.ecc.is_enabled
     yield "ecc_mode_pending", gpu.ecc.is_pending
-    for kind in ("corrected", "uncorrected"):
-        yield f"ecc_errors_{kind}_volatile_total", gpu.ecc.volatile.get(kind)
-        yield f"ecc_errors_{kind}_aggregate_total", gpu.ecc.aggregate.get(kind)
-    if pages := gpu.retired_pages:
-        yield "retired_pages_single_bit_ecc_count", pages.single_bit
-        yield "retired_pages_double_bit_count", pages.double_bit
-        yield "retired_pages_pending", pages.is_pending
-    if rows := gpu.remapped_rows:
-        yield "remapped_rows_correctable", rows.corrected
-        yield "remapped_rows_uncorrectable", rows.uncorrected
-        yield "remapped_rows_pending", rows.is_pending
-        yield "remapped_rows_failure", rows.has_failed
+    errors = error_counts(gpu)
+    for name, kind in ERRORS.items():
+        yield name, errors.get(kind)
     for name in ("max", "high", "partial", "low", "none"):
         yield f"remapped_rows_histogram_{name}", gpu.row_remap_banks.get(name)
 

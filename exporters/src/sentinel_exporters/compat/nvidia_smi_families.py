@@ -10,17 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..core import Metric
+from ..gpu.reading import THROTTLE_REASONS
 
-# nvmlClocksEventReasons of nvml.h.
-EVENT_REASONS = {
-    "gpu_idle": 0x01,
-    "applications_clocks_setting": 0x02,
-    "sw_power_cap": 0x04,
-    "hw_slowdown": 0x08,
-    "sync_boost": 0x10,
-    "sw_thermal_slowdown": 0x20,
-    "hw_thermal_slowdown": 0x40,
-    "hw_power_brake_slowdown": 0x80,
+# It has no field for the other one.
+EVENT_REASONS = [name for name in THROTTLE_REASONS if name != "display_clock_setting"]
+# A count of error_counts() under their name.
+ERRORS = {
+    "ecc_errors_corrected_volatile_total": "volatile corrected",
+    "ecc_errors_uncorrected_volatile_total": "volatile uncorrected",
+    "ecc_errors_corrected_aggregate_total": "aggregate corrected",
+    "ecc_errors_uncorrected_aggregate_total": "aggregate uncorrected",
+    "retired_pages_single_bit_ecc_count": "single-bit pages",
+    "retired_pages_double_bit_count": "double-bit pages",
+    "retired_pages_pending": "pages pending",
+    "remapped_rows_correctable": "corrected rows",
+    "remapped_rows_uncorrectable": "uncorrected rows",
+    "remapped_rows_pending": "rows pending",
+    "remapped_rows_failure": "rows failed",
 }
 # Our name of an engine under theirs.
 ENGINES = {

@@ -14,6 +14,19 @@ from ..accelerator import DeviceProcess
 # Why there is no reading. "old_driver": the library has no such function.
 Reason = Literal["not_supported", "no_permission", "old_driver", "no_data", "error"]
 
+# Why the clocks are where they are: nvmlClocksEventReasons' bits, of nvml.h.
+THROTTLE_REASONS: Mapping[str, int] = {
+    "gpu_idle": 0x01,
+    "applications_clocks_setting": 0x02,
+    "sw_power_cap": 0x04,
+    "hw_slowdown": 0x08,
+    "sync_boost": 0x10,
+    "sw_thermal_slowdown": 0x20,
+    "hw_thermal_slowdown": 0x40,
+    "hw_power_brake_slowdown": 0x80,
+    "display_clock_setting": 0x100,
+}
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -44,7 +57,7 @@ class Facts:
     nvlink_count: int = 0
     # Whether it has counters of its parts' activity.
     has_activity: bool = False
-    # nvmlClocksEventReasons' bits that it can report.
+    # The bits of THROTTLE_REASONS that it can report.
     throttle_reasons_supported: int | None = None
     unavailable: Mapping[str, Reason] = field(default_factory=dict)
 
@@ -187,7 +200,7 @@ class Gpu:
     energy_millijoules: int | None = None
     # By "graphics", "sm", "memory", "video".
     clocks_mhz: Mapping[str, int] = field(default_factory=dict)
-    # nvmlClocksEventReasons' bits; their names are in gpu.device.THROTTLE_REASONS.
+    # The bits of THROTTLE_REASONS, and perhaps newer ones.
     throttle_reasons: int | None = None
     # By "power", "thermal", "sync_boost", "board_limit", "low_utilization", "reliability".
     throttled_ns: Mapping[str, int] = field(default_factory=dict)
@@ -216,6 +229,17 @@ class Gpu:
     xids: tuple[Xid, ...] = ()
     # The name of the reading's series without `accelerator_`: why it is not there.
     unavailable: Mapping[str, Reason] = field(default_factory=dict)
+
+    def told_throttle_reasons(self) -> dict[str, bool]:
+        """Return for each reason that the GPU can report whether it holds the clocks now."""
+        if self.throttle_reasons is None:
+            return {}
+        supported = self.facts.throttle_reasons_supported
+        return {
+            reason: bool(self.throttle_reasons & bit)
+            for reason, bit in THROTTLE_REASONS.items()
+            if supported is None or supported & bit
+        }
 
     @property
     def last_xid(self) -> Xid | None:

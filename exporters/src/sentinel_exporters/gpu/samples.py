@@ -8,7 +8,6 @@ from itertools import chain
 from .. import accelerator as family
 from ..accelerator import DeviceProcess, Identity, process_samples
 from ..core import Metric, Sample
-from .device import THROTTLE_REASONS
 from .reading import Activity, Facts, Gpu, Instance, Reading
 
 VENDOR = "nvidia"
@@ -188,12 +187,8 @@ def _labelled_samples(identity: Identity, gpu: Gpu) -> Iterable[Sample]:
                 yield from identity.sample(metric, value * factor / divisor, str(label))
     for (kind, counter, location), count in gpu.ecc.located.items():
         yield from identity.sample(family.ECC_ERRORS_LOCATED, count, kind, counter, location)
-    if gpu.throttle_reasons is not None:
-        for reason, bit in THROTTLE_REASONS.items():
-            supported = gpu.facts.throttle_reasons_supported
-            if supported is None or supported & bit:
-                is_active = bool(gpu.throttle_reasons & bit)
-                yield from identity.sample(family.THROTTLE_REASON, float(is_active), reason)
+    for reason, is_active in gpu.told_throttle_reasons().items():
+        yield from identity.sample(family.THROTTLE_REASON, float(is_active), reason)
     if not gpu.is_lost:
         for reading, why in gpu.unavailable.items():
             if reading in _READINGS:
