@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.agent.booking_server import make_grant
+from tests.agent.card_lab import getfacl, make_card
 from tests.agent.conftest import Lab
 from tests.lab.wait import wait_for
 
@@ -37,6 +38,22 @@ def test_a_disk_that_hangs_keeps_nobody_from_being_ended(lab: Lab) -> None:
         assert not lab.node.processes("alice") + lab.node.processes("bob")
         beats = len(lab.server.heartbeats)
         wait_for("it reports", lambda: len(lab.server.heartbeats) > beats + 1)
+
+
+def test_a_disk_that_hangs_keeps_no_new_card_open_and_nobody_logged_in(lab: Lab) -> None:
+    """What a new card's file was before it is changed is for the disk."""
+    lab.node.write("/etc/dead-disk.py", DEAD_DISK)
+    lab.server.grant(make_grant("alice", lab.keys["alice"]))
+    lab.start_agent()
+    with lab.session("alice") as alice:
+        lab.node.popen(["python3", "/etc/dead-disk.py"], log="dead-disk")
+        wait_for("the disk hangs", lambda: "it hangs" in lab.node.log("dead-disk"))
+        make_card(lab, "davinci1")
+        wait_for("the card is closed", lambda: "other::---" in getfacl(lab, "davinci1"))
+        lab.server.grant()
+        wait_for("alice is ended", lambda: not alice.is_open())
+        why = "enforce: cannot write /var/lib/sentinel/cards.json: the disk does not answer"
+        wait_for("it is reported", lambda: why in lab.agent_problems())
 
 
 def test_an_inventory_that_hangs_keeps_nobody_from_being_ended(lab: Lab) -> None:

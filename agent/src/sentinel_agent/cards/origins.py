@@ -1,11 +1,13 @@
 """What each card's device file was before the agent changed it, kept on the disk.
 
-It gives the files back, and decides neither when nor which.
+It gives the files back, and decides neither when nor which. A disk that hangs holds nobody up
+for longer than a second.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 BYTES_MAX = 1024 * 1024
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 DEV = Path("/dev")
+# A disk that is well takes a few milliseconds.
+WRITE_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Origins:
         self._origins: dict[str, Origin] = {}
         # Whether the file says what is in memory.
         self._is_stored = True
+        self._writer: threading.Thread | None = None
         self.was_changed = False
 
     def get(self, card: str) -> Origin | None:
@@ -131,22 +136,50 @@ class Origins:
         return problems
 
     def _store(self) -> None:
-        if not self._origins:
+        """Have the file say what is in memory. Raises StateError, also when the disk hangs."""
+        overdue = StateError(f"cannot write {self.path}: the disk does not answer")
+        if self._writer is not None and self._writer.is_alive():
+            raise overdue
+        failures: list[Exception] = []
+        content = self._encode()
+
+        def write() -> None:
             try:
-                self.path.unlink(missing_ok=True)
-            except OSError as error:
-                raise StateError(f"cannot remove {self.path}: {error.strerror}") from error
-        else:
-            cards = {
-                card: _OriginFile(
-                    file_system=origin.file[0], inode=origin.file[1], uid=origin.uid,
-                    gid=origin.gid, acl=origin.acl.encode().hex(),
-                )
-                for card, origin in self._origins.items()
-            }  # fmt: skip
-            document = _OriginsFile(boot_id=self._boot_id, cards=cards)
-            replace_file(self.path, document.model_dump_json().encode(), mode=0o600)
+                self._write(content)
+            except Exception as error:  # raised again below, by who waits for it
+                failures.append(error)
+
+        self._writer = threading.Thread(target=write, name="card-origins", daemon=True)
+        self._writer.start()
+        self._writer.join(WRITE_WAIT_S)
+        if self._writer.is_alive():
+            raise overdue
+        if failures:
+            raise failures[0]
         self._is_stored = True
+
+    def _write(self, content: bytes) -> None:
+        if content:
+            replace_file(self.path, content, mode=0o600)
+            return
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"cannot remove {self.path}: {error.strerror}") from error
+
+    def _encode(self) -> bytes:
+        """Return the file's content, empty where there is to be none."""
+        if not self._origins:
+            return b""
+        cards = {
+            card: _OriginFile(
+                file_system=origin.file[0], inode=origin.file[1], uid=origin.uid,
+                gid=origin.gid, acl=origin.acl.encode().hex(),
+            )
+            for card, origin in self._origins.items()
+        }  # fmt: skip
+        document = _OriginsFile(boot_id=self._boot_id, cards=cards)
+        return document.model_dump_json().encode()
 
 
 def origin_of(found: DeviceFile) -> Origin:
