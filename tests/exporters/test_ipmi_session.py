@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -17,12 +18,14 @@ from sentinel_exporters.ipmi.errors import (
     CompletionError,
     LoginError,
     NoAnswerError,
+    WouldWaitError,
 )
 from sentinel_exporters.ipmi.pool import Pool
 from sentinel_exporters.ipmi.readings import read_sensors
 from sentinel_exporters.ipmi.sdr import read_records
 from sentinel_exporters.ipmi.session import Credentials, Privilege, Session
 from sentinel_exporters.ipmi.target import Address
+from sentinel_exporters.ipmi.turns import Turns
 from tests.exporters.bmc import PASSWORD, USER, Bmc, free_udp_port
 from tests.exporters.bmc_sessions import LOGIN, LOOPBACK, READABLE, at, read_all, soon
 from tests.lab.wait import wait_for
@@ -183,6 +186,28 @@ def test_a_session_that_ends_is_ended_at_the_bmc(bmc: Bmc) -> None:
     for _ in range(130):
         session = Session(at(bmc), LOGIN, soon())
         session.close()
+
+
+def test_a_turn_is_not_waited_for_where_nothing_may_wait(bmc: Bmc) -> None:
+    # The loop's thread would wait for those whose answers only it can hear.
+    turns = Turns(1)
+    session = Session(at(bmc), LOGIN, soon(3), slow_turns=turns)
+    read_chassis(session)
+    session.end_purpose("scrape")
+    assert turns.try_take()
+    refusals: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+
+    def ready(_error: Exception | None) -> None:
+        try:
+            with session.slow_turn():
+                pass
+        except (WouldWaitError, BusyError) as refused:
+            refusals.put(refused)
+
+    session.begin_ahead("scrape", 3.0, ready)
+
+    assert isinstance(refusals.get(timeout=10), WouldWaitError)
+    session.close()
 
 
 def test_an_idle_session_is_ended(bmc: Bmc) -> None:

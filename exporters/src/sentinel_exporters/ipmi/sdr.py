@@ -20,7 +20,7 @@ from pyghmi.ipmi import sdr as pyghmi_sdr
 from pyghmi.ipmi.private import constants
 
 from .commands import read_device
-from .errors import BusyError, CompletionError, NoAnswerError
+from .errors import BusyError, CompletionError, NoAnswerError, WouldWaitError
 from .repository import RepositoryReader
 from .session import Session
 from .target import Address
@@ -156,7 +156,7 @@ class RecordCache:
         try:
             with session.slow_turn():
                 records = read_records(session, reader)
-        except (BusyError, NoAnswerError):
+        except (BusyError, NoAnswerError, WouldWaitError):
             with self._lock:
                 self._begun[session.address] = state, reader
                 while len(self._begun) > self._max_bmcs:

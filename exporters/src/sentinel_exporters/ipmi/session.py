@@ -213,6 +213,8 @@ class Session:
     @contextlib.contextmanager
     def slow_turn(self) -> Iterator[None]:
         """Wait for the turn to read what is large and seldom read. Raises BusyError."""
+        if not self._may_wait:
+            raise WouldWaitError
         if self._slow_turns is None:
             yield
             return
