@@ -8,46 +8,19 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from sentinel_exporters.connections import Connections
-from sentinel_exporters.pages import Pages
-from sentinel_exporters.prober import Prober
-from sentinel_exporters.server import Server
 from tests.exporters.running import serving
-from tests.exporters.toy import VALUE, Source, make_runner
+from tests.exporters.toy import VALUE, Source
+from tests.exporters.toy_site import SCRAPE, ToySite, read_all, serving_toy
 from tests.lab.wait import wait_for
 
-SCRAPE = b"GET /metrics HTTP/1.0\r\n\r\n"
 HEALTH = b"GET /healthz HTTP/1.0\r\n\r\n"
-
-
-@dataclass
-class Site:
-    """A server of one toy collector, in this process."""
-
-    server: Server
-    source: Source
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.server.port), timeout=30)
-
-    def ask(self, request: bytes = SCRAPE) -> bytes:
-        """Send a request and return all that comes back."""
-        with self.connect() as connection:
-            connection.sendall(request)
-            return read_all(connection)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    answer = b""
-    with contextlib.suppress(ConnectionError):
-        while part := connection.recv(1 << 20):
-            answer += part
-    return answer
+# It gets its answer, and gives its place back, whatever the collector does.
+HASTY = b"GET /metrics HTTP/1.0\r\nX-Prometheus-Scrape-Timeout-Seconds: 0.2\r\n\r\n"
 
 
 def what_came(connection: socket.socket) -> bytes:
@@ -62,24 +35,9 @@ def what_came(connection: socket.socket) -> bytes:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    source = Source("a")
-    server = Server("127.0.0.1:0", Pages(make_runner(source), Prober([], {}, 1), 2))
-    is_over = threading.Event()
-    thread = threading.Thread(target=server.serve_until, args=(is_over.wait,))
-    thread.start()
-    yield Site(server, source)
-    source.gate.set()
-    is_over.set()
-    wake(server, thread)
-
-
-def wake(server: Server, thread: threading.Thread) -> None:
-    """Knock until the thread that accepts has ended: it looks up twice a second by itself."""
-    while thread.is_alive():
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", server.port), timeout=5).close()
-        thread.join(0.01)
+def site() -> Iterator[ToySite]:
+    with serving_toy(Source("a")) as site:
+        yield site
 
 
 def is_page(answer: bytes) -> bool:
@@ -100,7 +58,7 @@ def is_page(answer: bytes) -> bool:
     ],
 )
 def test_a_request_that_is_cut_short_is_not_answered_with_a_page(
-    site: Site, part: bytes
+    site: ToySite, part: bytes
 ) -> None:
     with site.connect() as connection:
         connection.sendall(part)
@@ -111,7 +69,7 @@ def test_a_request_that_is_cut_short_is_not_answered_with_a_page(
 
 
 def test_more_clients_than_are_waited_for_shut_nobody_out(
-    site: Site, caplog: pytest.LogCaptureFixture
+    site: ToySite, caplog: pytest.LogCaptureFixture
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Both ends of each connection are here.
@@ -170,21 +128,26 @@ def test_the_client_that_is_dropped_is_the_oldest_that_has_had_its_time() -> Non
         assert [what_came(other) for _, other in pairs] == [b"dropped", b"nothing"]
 
 
-def test_pages_that_are_collected_are_bounded_and_healthz_is_not(site: Site) -> None:
+def test_pages_that_are_collected_are_bounded_and_healthz_is_not(
+    site: ToySite, caplog: pytest.LogCaptureFixture
+) -> None:
     site.source.gate.clear()
     with contextlib.ExitStack() as held:
         scrapes = [held.enter_context(site.connect()) for _ in range(2)]
         for connection in scrapes:
             connection.sendall(SCRAPE)
-        wait_for("both places to be taken", lambda: site.ask().startswith(b"HTTP/1.0 503 "))
-        assert b"Retry-After: 5\r\n" in site.ask()
+        refused = b"HTTP/1.0 503 "
+        wait_for("both places to be taken", lambda: site.ask(HASTY).startswith(refused))
+        assert b"Retry-After: 5\r\n" in site.ask(HASTY)
+        # A crowd does not fill the log too.
+        assert caplog.text.count("request refused reason=2 requests are being answered") == 1
         assert site.ask(HEALTH).startswith(b"HTTP/1.0 200 ")
         site.source.gate.set()
         assert all(is_page(read_all(connection)) for connection in scrapes)
     assert is_page(site.ask())
 
 
-def test_a_client_that_does_not_read_holds_up_no_other(site: Site) -> None:
+def test_a_client_that_does_not_read_holds_up_no_other(site: ToySite) -> None:
     # More than the buffers on both sides take.
     site.source.samples = tuple(
         VALUE.sample(number, f"{number:05d}" + "x" * 2000) for number in range(9000)
@@ -198,7 +161,7 @@ def test_a_client_that_does_not_read_holds_up_no_other(site: Site) -> None:
         wait_for("a page in spite of them", lambda: is_page(site.ask()))
 
 
-def test_a_request_of_any_size_is_not_read(site: Site) -> None:
+def test_a_request_of_any_size_is_not_read(site: ToySite) -> None:
     with site.connect() as connection, contextlib.suppress(OSError):
         connection.sendall(
             b"GET /metrics HTTP/1.1\r\n" + (b"X: " + b"y" * 60_000 + b"\r\n") * 99
@@ -211,7 +174,7 @@ def test_a_request_of_any_size_is_not_read(site: Site) -> None:
     ("path", "status"),
     [(b"/metrics", b"200"), (b"/healthz", b"200"), (b"/", b"200"), (b"/none", b"404")],
 )
-def test_head_is_get_without_the_body(site: Site, path: bytes, status: bytes) -> None:
+def test_head_is_get_without_the_body(site: ToySite, path: bytes, status: bytes) -> None:
     whole = site.ask(b"GET " + path + b" HTTP/1.0\r\n\r\n")
     head = site.ask(b"HEAD " + path + b" HTTP/1.0\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 " + status + b" ")
@@ -232,7 +195,7 @@ def test_head_is_get_without_the_body(site: Site, path: bytes, status: bytes) ->
         "/" + "a" * 60_000,
     ],
 )
-def test_a_path_that_is_not_served_is_an_error_of_the_client(site: Site, path: str) -> None:
+def test_a_path_that_is_not_served_is_an_error_of_the_client(site: ToySite, path: str) -> None:
     answer = site.ask(f"GET {path} HTTP/1.0\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.0 4")
     assert site.source.reads == 0

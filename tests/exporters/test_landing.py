@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sentinel_exporters.core import CollectorSettings
 from sentinel_exporters.errors import CollectorError
 from sentinel_exporters.landing import write_page
 from sentinel_exporters.outcome import Outcome
+from sentinel_exporters.probed import Asked, LastProbe
 from sentinel_exporters.runner import LastResult
 from tests.exporters.toy import VALUE, Source, collect, make_runner
 from tests.lab.wait import wait_for
@@ -16,15 +18,21 @@ from tests.lab.wait import wait_for
 GOOD = Outcome("gpu", (VALUE.sample(1, "a"),), 0.02, (), 1_700_000_000, 3.0)
 
 
-def page(*results: LastResult, probes: tuple[str, ...] = ()) -> str:
-    return write_page("1.2", "node7", results, probes).decode()
+def page(
+    *results: LastResult, probes: tuple[str, ...] = (), targets: Sequence[LastProbe] = ()
+) -> str:
+    return write_page("1.2", "node7", results, probes, targets).decode()
 
 
 def cells(*results: LastResult) -> list[list[str]]:
+    return rows(page(*results))
+
+
+def rows(text: str) -> list[list[str]]:
     """Return the text of each row's cells."""
-    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page(*results), re.DOTALL)[1:]
+    found = re.findall(r"<tr[^>]*>(.*?)</tr>", text, re.DOTALL)[1:]
     return [
-        [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td.*?</td>", row)] for row in rows
+        [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td.*?</td>", row)] for row in found
     ]
 
 
@@ -52,6 +60,25 @@ def test_a_page_has_a_form_for_each_probe_and_no_empty_table() -> None:
     text = page(probes=("ipmi",))
     assert '<form action="ipmi">' in text
     assert "<table>" not in text
+
+
+def test_a_target_has_its_result_and_the_reason_if_it_failed() -> None:
+    failed = LastProbe(Asked("ipmi", "10.0.0.1", "default"), "no answer <b>", 0, 5.0, 61.0)
+    good = LastProbe(Asked("ipmi", "[::1]", "few"), "", 42, 0.2, 3.0)
+    text = page(probes=("ipmi",), targets=[failed, good])
+    assert rows(text) == [
+        ["ipmi", "10.0.0.1", "default", "failed", "0", "5.0 s", "61.0 s ago"],
+        ["no answer &lt;b&gt;"],
+        ["ipmi", "[::1]", "few", "ok", "42", "200 ms", "3.0 s ago"],
+    ]
+    assert "2 in the last hour, 1 failed</p>" in text
+
+
+def test_of_a_crowd_of_targets_the_first_are_shown() -> None:
+    targets = [LastProbe(Asked("ipmi", f"h{at}", "x"), "", 1, 0.2) for at in range(1500)]
+    text = page(targets=targets)
+    assert len(rows(text)) == 1000
+    assert "1500 in the last hour, 0 failed; 500 more are not shown" in text
 
 
 def test_looking_at_it_reads_no_source() -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sentinel_exporters.pages import Answer
-from sentinel_exporters.quick import read_request, write_head
+from sentinel_exporters.answer import Answer
+from sentinel_exporters.errors import BadTarget
+from sentinel_exporters.quick import read_request
 from tests.exporters.bmc import Bmc
 from tests.exporters.ipmi_lab import exporting
+from tests.exporters.toy import VALUE, Source, refuse_threads
+from tests.exporters.toy_site import ToySite, read_all, serving_toy
+from tests.lab.wait import wait_for
 
 PROMETHEUS = (
     b"GET /ipmi?target=10.1.2.3&module=default HTTP/1.1\r\nHost: 127.0.0.1:9290\r\n"
@@ -56,7 +64,7 @@ def test_what_is_unusual_is_left_to_a_thread(request_: bytes) -> None:
 
 
 def test_a_head_says_what_follows() -> None:
-    head = write_head(Answer(200, b"12345", "text/plain", {"Vary": "Accept"})).decode()
+    head = Answer(200, b"12345", "text/plain", {"Vary": "Accept"}).head().decode()
 
     assert head.startswith("HTTP/1.0 200 OK\r\n")
     assert "\r\nContent-Length: 5\r\n" in head
@@ -88,3 +96,113 @@ def test_a_page_is_the_same_with_a_thread_and_without(tmp_path: Path) -> None:
     for name in ("Content-Type", "Vary", "Server"):
         assert pages[0][2][name].strip() == pages[1][2][name].strip()
     assert through_thread[0] == 400
+
+
+PROBE = b"GET /bmc?target=10.0.0.1 HTTP/1.0\r\n\r\n"
+
+
+@pytest.fixture
+def site() -> Iterator[ToySite]:
+    """A probe that begins, and that the test ends."""
+    with serving_toy(Source("bmc", is_probe=True, begins=True)) as site:
+        yield site
+
+
+def begin(site: ToySite, connection: socket.socket) -> Callable[[], None]:
+    """Ask, and return what ends the probe that this begins."""
+    connection.sendall(PROBE)
+    wait_for("the probe to begin", lambda: site.source.begun)
+    return site.source.begun.pop()
+
+
+def http_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "http"]
+
+
+def is_left(site: ToySite) -> bool:
+    """Whether nobody is being answered."""
+    return site.server.connections.wait_until_answered(0)
+
+
+def test_a_probe_that_begins_needs_no_thread(site: ToySite) -> None:
+    with site.connect() as connection:
+        end = begin(site, connection)
+        assert http_threads() == []
+        end()
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert b'toy_value{name="10.0.0.1"} 1.0\n' in answer
+    assert site.source.reads == 0
+    assert is_left(site)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(BadTarget("no such module"), b"400"), (OSError("bug"), b"200")]
+)
+def test_a_probe_that_begins_is_refused_or_fails_as_others_are(
+    site: ToySite, error: Exception, status: bytes
+) -> None:
+    site.source.error = error
+    with site.connect() as connection:
+        begin(site, connection)()
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.0 " + status + b" ")
+    assert (b'sentinel_collector_success{collector="bmc"} 0.0\n' in answer) == (
+        status == b"200"
+    )
+
+
+def test_a_probe_that_cannot_begin_is_answered_by_a_thread(
+    site: ToySite, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.source.begin_error = ValueError("bug")
+    # More often than there are places: none is lost.
+    for _ in range(5):
+        assert b'toy_value{name="10.0.0.1"} 1.0\n' in site.ask(PROBE)
+    assert site.source.reads == 5
+    assert caplog.text.count("probe not begun probe=bmc") == 5
+    wait_for("their connections to be closed", lambda: is_left(site))
+
+
+def test_a_client_that_goes_away_before_the_end_harms_nothing(site: ToySite) -> None:
+    with site.connect() as connection:
+        end = begin(site, connection)
+        # A reset, which the next write would see.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    end()
+    assert is_left(site)
+    with site.connect() as connection:
+        begin(site, connection)()
+        assert read_all(connection).startswith(b"HTTP/1.0 200 ")
+
+
+def make_big(source: Source) -> None:
+    """Let it find more than the buffers on both sides take."""
+    source.samples = tuple(
+        VALUE.sample(number, f"{number:05d}" + "x" * 2000) for number in range(9000)
+    )
+
+
+def test_what_does_not_fit_is_sent_by_a_thread(site: ToySite) -> None:
+    make_big(site.source)
+    with site.connect() as connection:
+        begin(site, connection)()
+        assert http_threads() == ["http"]
+        answer = read_all(connection)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}\r\n".encode() in head + b"\r\n"
+    wait_for("the connection to be closed", lambda: is_left(site))
+
+
+def test_where_there_is_no_thread_for_the_rest_the_answer_is_cut_short(
+    site: ToySite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_big(site.source)
+    with site.connect() as connection:
+        end = begin(site, connection)
+        refuse_threads(monkeypatch, "http")
+        # It is called by the collector's own thread, which goes on.
+        end()
+        assert is_left(site)
+        assert len(read_all(connection)) < 18_000_000
+    assert "answer cut short reason=can't start new thread" in caplog.text

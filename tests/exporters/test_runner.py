@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
 from typing import cast
 
 import pytest
 
 from sentinel_exporters.core import CollectorSettings, Compat, Metric, Sample
-from sentinel_exporters.errors import BadTarget, CollectorError
+from sentinel_exporters.errors import CollectorError
 from sentinel_exporters.outcome import Outcome
-from sentinel_exporters.prober import Prober, TooManyProbes
-from tests.exporters.toy import LONG, SHORT, VALUE, Source, collect, make_runner, own
+from tests.exporters.toy import (
+    LONG,
+    SHORT,
+    VALUE,
+    Source,
+    collect,
+    in_thread,
+    is_waiting,
+    make_runner,
+    own,
+    refuse_threads,
+)
 from tests.lab.wait import wait_for
 
 PEER_VALUE = Metric("TOY_VALUE", "gauge", "A peer's name for it.", ("NAME",))
@@ -31,14 +39,37 @@ def test_a_run_that_reads_everything_is_a_success() -> None:
     [
         (CollectorError("the tool\nis gone"), "the tool is gone"),
         (ZeroDivisionError("bug"), "ZeroDivisionError: bug"),
+        (SystemExit(3), "SystemExit: 3"),
+        (CollectorError("x\x1b[31m\nERROR forged"), "x?[31m ERROR forged"),
     ],
 )
-def test_a_failed_collector_says_why_and_hides_no_other(error: Exception, reason: str) -> None:
+def test_a_failed_collector_says_why_and_hides_no_other(
+    error: BaseException, reason: str
+) -> None:
     outcomes = collect(make_runner(Source("bad", error=error), Source("good")))
     assert outcomes["bad"].problems == (reason,)
     assert outcomes["bad"].samples == ()
     assert own(outcomes["bad"])["sentinel_collector_success"] == 0
     assert outcomes["good"].is_success
+
+
+def test_a_collector_for_which_there_is_no_thread_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refuse_threads(monkeypatch, "collector-bad")
+    runner = make_runner(Source("bad"), Source("good"))
+    outcomes = collect(runner)
+    assert outcomes["bad"].problems == ("can't start new thread",)
+    assert outcomes["good"].is_success
+    monkeypatch.undo()
+    assert collect(runner)["bad"].is_success
+
+
+def test_a_reason_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    collect(make_runner(Source("a", problems=("card 3:\n  damaged\x1b[31m",))))
+    assert caplog.messages == [
+        "collector failed collector=a reason=card 3: damaged?[31m",
+    ]
 
 
 def test_a_collector_that_never_succeeded_has_no_last_success() -> None:
@@ -95,16 +126,13 @@ def test_two_scrapes_at_once_share_one_run() -> None:
     source.gate.clear()
     runner = make_runner(source)
     found: list[Outcome] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(collect(runner)["a"])) for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    wait_for("the run to begin", lambda: source.reads)
+    threads = [in_thread(lambda: found.append(collect(runner)["a"])) for _ in range(2)]
+    wait_for("both to wait for it", lambda: all(map(is_waiting, threads)))
     source.gate.set()
     for thread in threads:
         thread.join(30)
     assert [outcome.is_success for outcome in found] == [True, True]
+    assert source.reads == 1
 
 
 @pytest.mark.parametrize(
@@ -210,123 +238,3 @@ def test_another_exporters_families_that_fail_hide_neither_ours_nor_a_third_ones
     assert outcome.samples == (VALUE.sample(1, "a"), PEER_VALUE.sample(1, "good"))
     assert len(outcome.problems) == 1
     assert reason in outcome.problems[0]
-
-
-def make_prober(source: Source, max_probes: int = 8, timeout_s: float = 30) -> Prober:
-    source.is_probe = True
-    settings = {source.name: CollectorSettings(timeout_s=timeout_s)}
-    return Prober([source.collector()], settings, max_probes)
-
-
-def in_thread(work: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
-
-
-def test_a_probe_reads_the_target_that_was_asked_for() -> None:
-    outcome = make_prober(Source("bmc")).probe("bmc", "10.0.0.1", "default")
-    assert outcome.samples == (VALUE.sample(1, "10.0.0.1"),)
-
-
-def test_an_unknown_target_is_refused_and_not_reported_as_a_failure() -> None:
-    prober = make_prober(Source("bmc", error=BadTarget("no such module")))
-    with pytest.raises(BadTarget, match="no such module"):
-        prober.probe("bmc", "10.0.0.1", "nonsense")
-
-
-def test_a_probe_that_is_not_enabled_is_not_known() -> None:
-    with pytest.raises(KeyError):
-        make_prober(Source("bmc")).probe("other", "10.0.0.1", "default")
-
-
-def test_a_target_that_hangs_is_asked_once_and_delays_no_other() -> None:
-    source = Source("bmc")
-    source.gate.clear()
-    prober = make_prober(source, timeout_s=0.2)
-    for _ in range(3):
-        assert not prober.probe("bmc", "10.0.0.1", "default").is_success
-    assert source.reads == 1
-    source.gate.set()
-    assert prober.probe("bmc", "10.0.0.2", "default").is_success
-
-
-def test_a_target_that_is_not_read_has_the_series_that_say_so() -> None:
-    source = Source("bmc")
-    prober = make_prober(source, timeout_s=0.1)
-    source.gate.clear()
-    late = prober.probe("bmc", "10.0.0.1", "default")
-    assert late.samples == (VALUE.sample(0, "10.0.0.1"),)
-    source.gate.set()
-    source.error = CollectorError("refused")
-    refused = prober.probe("bmc", "10.0.0.2", "default")
-    assert refused.samples == (VALUE.sample(0, "10.0.0.2"),)
-
-
-def test_who_asks_for_a_target_writes_no_line_of_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    source = Source("bmc")
-    source.gate.clear()
-    prober = make_prober(source, timeout_s=0.1)
-    with caplog.at_level(logging.INFO):
-        prober.probe("bmc", "x\nERROR forged\x1b[31m \u2028y" + "z" * 5000, "m o\rd")
-    source.gate.set()
-    (line,) = caplog.messages
-    assert "target=x?ERROR?forged?[31m??yz" in line
-    assert "module=m?o?d " in line
-    assert len(line) < 500
-
-
-def test_a_target_that_fails_is_logged_when_that_begins_changes_and_ends(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    source = Source("bmc")
-    prober = make_prober(source)
-    with caplog.at_level(logging.INFO):
-        for reason in ("", "silent for 5 s", "silent for 35.5 s", "refused: 3", "refused: 4",
-                       "", ""):  # fmt: skip
-            source.error = CollectorError(reason) if reason else None
-            prober.probe("bmc", "10.0.0.1", "default")
-    where = "probe=bmc target=10.0.0.1 module=default"
-    assert caplog.messages == [
-        f"probe failed {where} reason=silent for 5 s",
-        f"probe failed {where} reason=refused: 3",
-        f"probe failed {where} reason=refused: 4",
-        f"probe recovered {where}",
-    ]
-
-
-def test_the_targets_that_hang_are_bounded() -> None:
-    source = Source("bmc")
-    source.gate.clear()
-    prober = make_prober(source, max_probes=2, timeout_s=0.1)
-    for host in ("10.0.0.1", "10.0.0.2"):
-        prober.probe("bmc", host, "default")
-    with pytest.raises(TooManyProbes):
-        prober.probe("bmc", "10.0.0.3", "default")
-    source.gate.set()
-    wait_for("a place to be free", lambda: _is_free(prober))
-
-
-def _is_free(prober: Prober) -> bool:
-    try:
-        return prober.probe("bmc", "10.0.0.3", "default").is_success
-    except TooManyProbes:
-        return False
-
-
-def test_two_scrapes_of_one_target_share_one_run() -> None:
-    source = Source("bmc")
-    source.gate.clear()
-    prober = make_prober(source)
-    found: list[bool] = []
-    threads = [
-        in_thread(lambda: found.append(prober.probe("bmc", "10.0.0.1", "x").is_success))
-        for _ in range(2)
-    ]
-    wait_for("the run to begin", lambda: source.reads)
-    source.gate.set()
-    for thread in threads:
-        thread.join(30)
-    assert found == [True, True]

@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from sentinel_exporters.prober import Prober
 from sentinel_exporters.runner import Runner
 from sentinel_exporters.server import Server
 from sentinel_exporters.web.access import Access
+from tests.exporters.toy_site import in_background
 from tests.lab.certificates import Authority, CertificateFiles
 
 # At the least cost, for speed.
@@ -55,18 +55,8 @@ class Site:
             Pages(Runner([], {}, is_auto=False), Prober([], {}, 1), max_requests=16),
             Access(self.file),
         )
-        is_over = threading.Event()
-        thread = threading.Thread(target=server.serve_until, args=(is_over.wait,))
-        thread.start()
-        try:
+        with in_background(server):
             yield server.port
-        finally:
-            is_over.set()
-            # The accepting thread looks up twice a second, or when somebody comes.
-            while thread.is_alive():
-                with contextlib.suppress(OSError):
-                    socket.create_connection(("127.0.0.1", server.port), timeout=5).close()
-                thread.join(0.01)
 
 
 def make_site(folder: Path) -> Site:

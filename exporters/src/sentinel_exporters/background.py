@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
-from .core import CollectorSettings, Sample, Scrape
+from .core import CollectorSettings, Sample
 from .outcome import TOO_SLOW, Outcome
-from .run import Run
+from .run import Run, Work
 
 
 class Background:
@@ -19,10 +18,8 @@ class Background:
     old, and their age grows.
     """
 
-    def __init__(
-        self, name: str, work: Callable[[], Scrape | None], settings: CollectorSettings
-    ) -> None:
-        """Begin to read; `work` returns None where there is no such source."""
+    def __init__(self, name: str, work: Work, settings: CollectorSettings) -> None:
+        """Begin to read; raises RuntimeError where no thread can be had for it."""
         self._name = name
         self._work = work
         self._interval_s = settings.interval_s
@@ -32,7 +29,7 @@ class Background:
         self._stopped = threading.Event()
         self._has_result = threading.Event()
         self._lock = threading.Lock()
-        self._current = Run(work)
+        self._current = Run()
         self._last: Run | None = None
         self._last_reading: float | None = None
         self._last_success: float | None = None
@@ -46,13 +43,13 @@ class Background:
     def _main(self) -> None:
         run = self._current
         while True:
-            run.execute()
+            run.execute(self._work)
             self._keep(run)
             # By the monotonic clock, so that setting the time neither stops nor hurries it.
             # A run that took longer than the interval is followed by the next one at once.
             if self._stopped.wait(max(0.0, run.started + self._interval_s - time.monotonic())):
                 return
-            run = Run(self._work)
+            run = Run()
             with self._lock:
                 self._current = run
 

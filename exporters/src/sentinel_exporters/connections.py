@@ -65,25 +65,25 @@ class Connections:
     @contextlib.contextmanager
     def working(self, connection: socket.socket) -> Iterator[None]:
         """While the block runs it is not the client that we wait for."""
-        self.has_asked(connection)
+        self.note_request(connection)
         try:
             yield
         finally:
-            self.wait_for(connection)
+            self.note_wait(connection)
 
-    def has_asked(self, connection: socket.socket) -> None:
-        """From now on it is not the client that we wait for."""
+    def note_request(self, connection: socket.socket) -> None:
+        """The request has come: from now on it is not the client that we wait for."""
         with self._changed:
             self._waiting.pop(connection, None)
             self._asked.add(connection)
 
-    def wait_for(self, connection: socket.socket) -> None:
+    def note_wait(self, connection: socket.socket) -> None:
         """From now on it is the client that we wait for."""
         with self._changed:
             self._waiting[connection] = time.monotonic()
 
     def leave(self, connection: socket.socket) -> None:
-        """The client's thread ends."""
+        """The connection is closed."""
         with self._changed:
             self._waiting.pop(connection, None)
             self._asked.discard(connection)

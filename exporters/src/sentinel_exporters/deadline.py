@@ -10,6 +10,9 @@ import socket
 import time
 from typing import Any
 
+# How long a client may take to send its request, and to take the answer; then it is dropped.
+CLIENT_TIMEOUT_S = 10.0
+
 
 class DeadlineReader(io.RawIOBase):
     """A request, all of which must arrive before the deadline (monotonic).

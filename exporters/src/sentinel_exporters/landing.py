@@ -1,12 +1,13 @@
-"""The page for people: what is served here, and how each collector fares. Collects nothing."""
+"""The page for people: how each collector and each target fares. Collects nothing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from .outcome import Outcome
+from .probed import LastProbe
 from .runner import LastResult
 
 # No script, and nothing from elsewhere: a node may have no way to the internet.
@@ -50,7 +51,7 @@ _PAGE = """<!doctype html>
 {probes}<li><a href="healthz">healthz</a>
 <span class="quiet">answers while the exporter serves</span></li>
 </ul>
-{collectors}</body>
+{collectors}{probed}</body>
 </html>
 """
 _PROBE = """<li><form action="{name}"><label for="{name}-target">{name}</label>
@@ -65,12 +66,29 @@ _COLLECTORS = """<h2>Collectors</h2>
 <th>last success</th><th>is read</th></tr></thead>
 {rows}</table></div>
 """
+_TARGETS = """<h2>Targets</h2>
+<p class="quiet">{count} in the last hour, {failed} failed{left_out}</p>
+<div class="table"><table>
+<thead><tr><th>probe</th><th>target</th><th>module</th><th>last result</th>
+<th class="number">series</th><th class="number">took</th>
+<th class="number">asked</th></tr></thead>
+{rows}</table></div>
+"""
+# So many rows a browser can show.
+_MAX_TARGETS = 1000
 
 
 def write_page(
-    version: str, host: str, results: Iterable[LastResult], probes: Iterable[str]
+    version: str,
+    host: str,
+    results: Iterable[LastResult],
+    probes: Iterable[str],
+    targets: Sequence[LastProbe],
 ) -> bytes:
-    """Return the page; `probes` are the names of those that ask other machines."""
+    """Return the page; `probes` are the names of those that ask other machines.
+
+    The first of the `targets` are shown.
+    """
     rows = "".join(_row(result) for result in results)
     return _PAGE.format(
         style=_STYLE,
@@ -78,6 +96,7 @@ def write_page(
         version=escape(version),
         probes="".join(_PROBE.format(name=escape(name)) for name in probes),
         collectors=_COLLECTORS.format(rows=rows) if rows else "",
+        probed=_targets(targets) if targets else "",
     ).encode()
 
 
@@ -90,7 +109,35 @@ def _row(result: LastResult) -> str:
         reason = ""
     else:
         cells, reason = _cells(outcome, result.seen_s), "; ".join(outcome.problems)
-    row = f"<tr>{_cell(result.collector)}{cells}{_cell(how)}</tr>\n"
+    return _body(_cell(result.collector) + cells + _cell(how), reason)
+
+
+def _targets(targets: Sequence[LastProbe]) -> str:
+    shown = targets[:_MAX_TARGETS]
+    left_out = len(targets) - len(shown)
+    return _TARGETS.format(
+        count=len(targets),
+        failed=sum(bool(one.reason) for one in targets),
+        left_out=f"; {left_out} more are not shown" if left_out else "",
+        rows="".join(_target_row(one) for one in shown),
+    )
+
+
+def _target_row(last: LastProbe) -> str:
+    state = "failed" if last.reason else "ok"
+    cells = (
+        "".join(_cell(word) for word in last.asked)
+        + _cell(state, f"state {state}")
+        + _cell(f"{last.series}", "number")
+        + _cell(_say_duration(last.duration_s), "number")
+        + _cell(f"{_say_duration(last.ago_s)} ago", "number")
+    )
+    return _body(cells, last.reason)
+
+
+def _body(cells: str, reason: str) -> str:
+    """Return a row of seven cells, and one below it for the reason if there is one."""
+    row = f"<tr>{cells}</tr>\n"
     if reason:
         row += f'<tr class="reason"><td colspan="7"><code>{escape(reason)}</code></td></tr>\n'
     return f"<tbody>{row}</tbody>\n"

@@ -6,12 +6,12 @@ import gzip
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from . import __version__
+from .answer import Answer
 from .core import Metric, Sample
 from .errors import BadTarget
 from .exposition import accepts_gzip, choose_form
@@ -29,7 +29,6 @@ METRICS = (BUILD_INFO,)
 
 # How long before the scraper gives up the answer is sent, complete or not.
 _SCRAPE_MARGIN_S = 0.5
-_PLAIN = "text/plain; charset=utf-8"
 
 
 class Headers(Protocol):
@@ -37,21 +36,6 @@ class Headers(Protocol):
 
     def get(self, name: str, failobj: str, /) -> str:
         """Return the header's value, or `failobj` where it is not there."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One HTTP answer."""
-
-    status: int
-    body: bytes
-    content_type: str = _PLAIN
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def text(cls, status: int, text: str) -> Answer:
-        """Plain text, with a line's end."""
-        return cls(status, f"{text}\n".encode())
 
 
 class Pages:
@@ -79,8 +63,7 @@ class Pages:
         if path == "/metrics":
             return self._collected(lambda: self._metrics(headers))
         if name in self._prober.names:
-            query = parse_qs(url.query, keep_blank_values=True)
-            return self._collected(lambda: self._probe(name, query, headers))
+            return self._collected(lambda: self._probe(name, url.query, headers))
         return Answer.text(404, "not found")
 
     def begin(self, target: str, headers: Headers, done: Callable[[Answer], None]) -> bool:
@@ -92,38 +75,40 @@ class Pages:
         name = path.removeprefix("/")
         if name not in self._prober.names:
             return False
-        asked = parse_qs(query, keep_blank_values=True)
-        targets, modules = asked.get("target", []), asked.get("module", ["default"])
-        if len(targets) != 1 or len(modules) != 1 or not self._free.acquire(blocking=False):
+        try:
+            address, module = _read_query(query)
+        except BadTarget:
+            return False
+        if not self._free.acquire(blocking=False):
             return False
 
-        def end(outcome: Outcome) -> None:
+        def end(result: Callable[[], Outcome]) -> None:
             try:
-                answer = _write([*outcome.own_samples(), *outcome.samples], headers)
+                answer = _write_result(result, headers)
             except Exception:  # the boundary of a request: it must not be left unanswered
-                log.exception("request failed path=%s", target)
+                log.exception("request failed path=%r", target)
                 answer = Answer.text(500, "internal error; see the log")
             self._free.release()
             done(answer)
 
-        limit_s = find_limit_s(headers)
-        has_begun = self._prober.begin(name, targets[0], modules[0], limit_s, end)
+        has_begun = self._prober.begin(name, address, module, find_limit_s(headers), end)
         if not has_begun:
             self._free.release()
         return has_begun
 
     def _collected(self, work: Callable[[], Answer]) -> Answer:
         if not self._free.acquire(blocking=False):
-            log.warning("request refused reason=busy max_requests=%d", self._max_requests)
-            return Answer(503, b"busy\n", headers={"Retry-After": "5"})
+            return Answer.busy(f"{self._max_requests} requests are being answered")
         try:
             return work()
         finally:
             self._free.release()
 
     def _landing_page(self) -> Answer:
-        results, probes = self._runner.last_results(), self._prober.names
-        body = write_page(__version__, socket.gethostname(), results, probes)
+        body = write_page(
+            __version__, socket.gethostname(), self._runner.last_results(),
+            self._prober.names, self._prober.last_results(),
+        )  # fmt: skip
         return Answer(200, body, "text/html; charset=utf-8")
 
     def _metrics(self, headers: Headers) -> Answer:
@@ -132,19 +117,23 @@ class Pages:
             samples += [*outcome.own_samples(), *outcome.samples]
         return _write(samples, headers)
 
-    def _probe(self, name: str, query: Mapping[str, list[str]], headers: Headers) -> Answer:
-        targets, modules = query.get("target", []), query.get("module", ["default"])
-        if len(targets) != 1 or not targets[0]:
-            return Answer.text(400, "exactly one target is required")
-        if len(modules) != 1:
-            return Answer.text(400, "at most one module can be named")
-        try:
-            outcome = self._prober.probe(name, targets[0], modules[0], find_limit_s(headers))
-        except BadTarget as error:
-            return Answer.text(400, str(error))
-        except TooManyProbes as error:
-            return Answer.text(503, str(error))
-        return _write([*outcome.own_samples(), *outcome.samples], headers)
+    def _probe(self, name: str, query: str, headers: Headers) -> Answer:
+        def probe() -> Outcome:
+            address, module = _read_query(query)
+            return self._prober.probe(name, address, module, find_limit_s(headers))
+
+        return _write_result(probe, headers)
+
+
+def _read_query(query: str) -> tuple[str, str]:
+    """Return target and module; raises BadTarget."""
+    asked = parse_qs(query, keep_blank_values=True)
+    targets, modules = asked.get("target", []), asked.get("module", ["default"])
+    if len(targets) != 1 or not targets[0]:
+        raise BadTarget("exactly one target is required")
+    if len(modules) != 1:
+        raise BadTarget("at most one module can be named")
+    return targets[0], modules[0]
 
 
 def find_limit_s(headers: Headers) -> float:
@@ -158,6 +147,16 @@ def find_limit_s(headers: Headers) -> float:
     except ValueError:
         return float("inf")
     return max(limit_s - _SCRAPE_MARGIN_S, limit_s / 2) if limit_s > 0 else float("inf")
+
+
+def _write_result(probe: Callable[[], Outcome], headers: Headers) -> Answer:
+    try:
+        outcome = probe()
+    except BadTarget as error:
+        return Answer.text(400, str(error))
+    except TooManyProbes as error:
+        return Answer.busy(str(error))
+    return _write([*outcome.own_samples(), *outcome.samples], headers)
 
 
 def _write(samples: list[Sample], headers: Headers) -> Answer:

@@ -9,23 +9,17 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
-from email.utils import formatdate
-from http import HTTPStatus
 
-from . import __version__
+from .answer import Answer
 from .connections import Connections
-from .deadline import DeadlineWriter
-from .pages import Answer, Pages
+from .deadline import CLIENT_TIMEOUT_S, DeadlineWriter
+from .pages import Pages
 
 log = logging.getLogger(__name__)
 
-SERVER = f"sentinel-exporter/{__version__}"
-
 # Scrapers' requests have some 400 bytes.
 _MAX_REQUEST_BYTES = 4096
-_CLIENT_TIMEOUT_S = 10.0
 
 
 class _Headers:
@@ -86,15 +80,15 @@ def begin_answer(
 
     def send_rest(rest: bytes) -> None:
         try:
-            DeadlineWriter(connection, _CLIENT_TIMEOUT_S).write(rest)
+            DeadlineWriter(connection, CLIENT_TIMEOUT_S).write(rest)
         except OSError as error:
             log.debug("answer not sent error=%s", error)
         finally:
             leave()
 
     def done(answer: Answer) -> None:
-        message = write_head(answer) + answer.body
-        connections.wait_for(connection)
+        message = answer.head() + answer.body
+        connections.note_wait(connection)
         try:
             connection.setblocking(False)
             connection.recv(len(data))
@@ -104,30 +98,20 @@ def begin_answer(
         except OSError as error:  # the client went away
             log.debug("answer not sent error=%s", error)
             message = b""
-        if message:  # more than the socket takes at once
-            threading.Thread(
-                target=send_rest, args=(message,), name="http", daemon=True
-            ).start()
-        else:
+        if not message:
+            leave()
+            return
+        # More than the socket takes at once.
+        thread = threading.Thread(target=send_rest, args=(message,), name="http", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no thread left
+            log.warning("answer cut short reason=%s", error)
             leave()
 
-    connections.has_asked(connection)
+    connections.note_request(connection)
     if pages.begin(target, _Headers(headers), done):
-        log.debug("http target=%s", target)
+        log.debug("http target=%r", target)
         return True
-    connections.wait_for(connection)
+    connections.note_wait(connection)
     return False
-
-
-def write_head(answer: Answer) -> bytes:
-    """Return the answer's head, which the body follows."""
-    fields = {
-        "Server": SERVER,
-        "Date": formatdate(time.time(), usegmt=True),
-        "Content-Type": answer.content_type,
-        "Content-Length": str(len(answer.body)),
-        **answer.headers,
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    phrase = HTTPStatus(answer.status).phrase
-    return f"HTTP/1.0 {answer.status} {phrase}\r\n{lines}\r\n".encode("latin-1")

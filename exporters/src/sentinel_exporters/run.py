@@ -6,30 +6,34 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from .core import Scrape
 from .errors import CollectorError
 from .outcome import TOO_SLOW, Outcome
 
+# What a run does; None: there is no such source here.
+Work = Callable[[], Scrape | None]
+
 
 class Run:
     """One run, in the thread that calls `execute`; its result may be read once it is done."""
 
-    def __init__(self, work: Callable[[], Scrape | None]) -> None:
-        """`work` returns None where there is no such source."""
+    def __init__(self) -> None:
         self.started = time.monotonic()
         self.ended = math.inf
         self.ended_at = math.inf  # Unix time, for people
         self.scrape: Scrape | None = None
-        self.error: Exception | None = None
-        self._work = work
+        self.error: BaseException | None = None
         self._done = threading.Event()
 
-    def execute(self) -> None:
+    def execute(self, work: Work) -> None:
         """Do the work; returns when it does, which may be never."""
         try:
-            self.scrape = self._work()
-        except Exception as error:  # the boundary of a collector: its failure is its result
+            self.scrape = work()
+        # The boundary of a collector: its failure is its result. A library's sys.exit() is one
+        # too, as nobody would start the next run.
+        except BaseException as error:
             self.error = error
         self.ended = time.monotonic()
         self.ended_at = time.time()
@@ -50,19 +54,29 @@ class Run:
         """What went wrong, once it is done."""
         if self.error is not None:
             return (describe(self.error),)
-        return tuple(self.scrape.problems) if self.scrape else ()
+        return tuple(map(_in_one_line, self.scrape.problems)) if self.scrape else ()
 
     def wait(self, deadline: float) -> bool:
         """Wait for its end until `deadline` (monotonic); say whether it has ended."""
         return self._done.wait(max(0.0, deadline - time.monotonic()))
 
 
-def start_run(name: str, work: Callable[[], Scrape | None]) -> Run:
+def start_run(name: str, work: Work) -> Run:
     """Start a run in a thread of its own, which is left behind when it takes too long."""
-    run = Run(work)
+    run = Run()
     # A daemon, because a driver call that never returns must not keep the process alive.
-    threading.Thread(target=run.execute, name=f"collector-{name}", daemon=True).start()
+    thread = threading.Thread(
+        target=run.execute, args=(work,), name=f"collector-{name}", daemon=True
+    )
+    try:
+        thread.start()
+    except RuntimeError as error:  # the system has no thread left; other runs may have theirs
+        run.execute(partial(_fail, CollectorError(str(error))))
     return run
+
+
+def _fail(error: CollectorError) -> None:
+    raise error
 
 
 def summarize(name: str, run: Run) -> Outcome:
@@ -74,9 +88,15 @@ def summarize(name: str, run: Run) -> Outcome:
     return Outcome(name, tuple(run.scrape.samples), run.duration_s, run.problems)
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """Return the error in one line; an unexpected one with its type."""
-    text = " ".join(str(error).split())
+    text = _in_one_line(error)
     if isinstance(error, CollectorError):
         return text
     return f"{type(error).__name__}: {text}"
+
+
+def _in_one_line(reason: object) -> str:
+    """Return the reason as it stands in the log, where each line is to be one of ours."""
+    text = " ".join(str(reason).split())
+    return "".join(one if one.isprintable() else "?" for one in text)

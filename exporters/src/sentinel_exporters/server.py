@@ -20,19 +20,18 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer
 from typing import Any
 
+from .answer import SERVER, Answer
 from .config import split_address
 from .connections import Connections
-from .deadline import DeadlineReader, DeadlineWriter
+from .deadline import CLIENT_TIMEOUT_S, DeadlineReader, DeadlineWriter
 from .errors import ConfigError
-from .pages import Answer, Pages
-from .quick import SERVER, begin_answer
+from .pages import Pages
+from .quick import begin_answer
 from .web.access import Access
 from .web.tls import NotTls
 
 log = logging.getLogger(__name__)
 
-# A client that has not sent its request by then is dropped; so is one that does not read.
-_CLIENT_TIMEOUT_S = 10.0
 # Above what the base class refuses with an answer: a line of 64 KiB.
 _MAX_REQUEST_BYTES = 128 * 1024
 # With more clients than that to wait for, the first is dropped sooner: but after this time.
@@ -54,25 +53,26 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def setup(self) -> None:
-        super().setup()
-        deadline = time.monotonic() + _CLIENT_TIMEOUT_S
+        self.connection = self.request
+        deadline = time.monotonic() + CLIENT_TIMEOUT_S
         reader = DeadlineReader(self.connection, deadline, _MAX_REQUEST_BYTES)
         self.rfile = io.BufferedReader(reader)
-        self.wfile = io.BufferedWriter(DeadlineWriter(self.connection, _CLIENT_TIMEOUT_S))
+        self.wfile = io.BufferedWriter(DeadlineWriter(self.connection, CLIENT_TIMEOUT_S))
 
     def do_GET(self) -> None:
         with self.server.connections.working(self.connection):
             try:
                 answer = self._answer()
             except Exception:  # the boundary of a request: a bug must not leave it unanswered
-                log.exception("request failed path=%s", self.path)
+                log.exception("request failed path=%r", self.path)
                 answer = Answer.text(500, "internal error; see the log")
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.body)))
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.end_headers()
+        if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            reason = answer.body.decode().strip()
+            self.server.tell_of_crowd(
+                "request refused reason=%s client=%s", reason, self.client_address[0]
+            )
+        self.log_request(answer.status)
+        self.wfile.write(answer.head())
         if self.command != "HEAD":
             self.wfile.write(answer.body)
 
@@ -89,8 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         return replace(answer, headers={**answer.headers, **verdict.headers})
 
     def log_message(self, format: str, *arguments: object) -> None:
-        # Each scrape is a request; errors of the protocol come by here too.
-        log.debug("http client=%s " + format, self.client_address[0], *arguments)
+        # Each scrape is a request; errors of the protocol come by here too. In ASCII, since the
+        # request is the client's to write and the log's lines are ours.
+        log.debug("http client=%s %a", self.client_address[0], format % arguments)
 
 
 class Server(TCPServer):
@@ -109,7 +110,6 @@ class Server(TCPServer):
         self.pages = pages
         self.access = access
         self.connections = Connections(_MAX_WAITING, _PATIENCE_S)
-        # Of the accepting thread alone.
         self._told_of_crowd = -math.inf
         super().__init__((host, port), _Handler)
         # A client is taken in when it has asked, or after a second of silence.
@@ -134,14 +134,14 @@ class Server(TCPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in _NO_ROOM:
-                self._tell_of_crowd("connections wait reason=%s", error.strerror)
+                self.tell_of_crowd("connections wait reason=%s", error.strerror)
                 self.connections.drop_oldest()
                 # Whoever is queued wakes this thread again at once.
                 time.sleep(_NO_ROOM_PAUSE_S)
             raise
 
-    def _tell_of_crowd(self, message: str, *arguments: object) -> None:
-        # Once a minute: a crowd of clients must not fill the log too.
+    def tell_of_crowd(self, message: str, *arguments: object) -> None:
+        """Log it, once a minute: a crowd of clients must not fill the log too."""
         now = time.monotonic()
         if now - self._told_of_crowd >= _TELL_AGAIN_S:
             self._told_of_crowd = now
@@ -150,10 +150,9 @@ class Server(TCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own. Any: the base class allows other kinds of sockets."""
         if not self.connections.admit(request):
-            self._tell_of_crowd("connections refused reason=busy client=%s", client_address[0])
+            self.tell_of_crowd("connections refused reason=busy client=%s", client_address[0])
             if self.scheme == "http":
-                head = b"503 Service Unavailable\r\nRetry-After: 5"
-                _answer_at_once(request, head, b"busy\n")
+                _answer_at_once(request, Answer.busy("too many clients"))
             self.shutdown_request(request)
             return
         if self.access is None and begin_answer(
@@ -166,7 +165,7 @@ class Server(TCPServer):
         try:
             thread.start()
         except RuntimeError as error:  # the system has no thread left
-            self._tell_of_crowd(
+            self.tell_of_crowd(
                 "connections refused reason=%s client=%s", error, client_address[0]
             )
             self.shutdown_request(request)
@@ -183,11 +182,11 @@ class Server(TCPServer):
         try:
             if self.access is not None and self.scheme == "https":
                 # Here and not where it was accepted: a client can take long over it.
-                deadline = time.monotonic() + _CLIENT_TIMEOUT_S
+                deadline = time.monotonic() + CLIENT_TIMEOUT_S
                 self.access.encrypt(connection, deadline, go_on_with)
             self.finish_request(connection, client_address)
         except NotTls:
-            _answer_at_once(connection, b"400 Bad Request", b"this port speaks https\n")
+            _answer_at_once(connection, Answer.text(400, "this port speaks https"))
         except (OSError, ConfigError) as error:
             # The client went away, was too slow or has the wrong certificate; or ours is
             # broken, which the log has by now.
@@ -207,10 +206,10 @@ class Server(TCPServer):
             log.warning("requests left unfinished timeout_s=%.0f", _SHUTDOWN_TIMEOUT_S)
 
 
-def _answer_at_once(connection: socket.socket, head: bytes, body: bytes) -> None:
+def _answer_at_once(connection: socket.socket, answer: Answer) -> None:
     try:
         # Not blocking: this may be the accepting thread. It fits any socket's buffer.
         connection.setblocking(False)
-        connection.sendall(b"HTTP/1.0 " + head + b"\r\n\r\n" + body)
+        connection.sendall(answer.head() + answer.body)
     except OSError as error:
         log.debug("refusal not sent error=%s", error)
