@@ -70,14 +70,19 @@ class Finding:
         return min(known) - slack <= self.theirs <= max(known) + slack
 
 
+_ENGINES = {"encoder": "encoder", "decoder": "decoder", "jpeg": "jpeg", "ofa": "optical_flow"}
+_REASONS = (
+    "gpu_idle", "applications_clocks_setting", "sw_power_cap", "hw_slowdown", "sync_boost",
+    "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown",
+)  # fmt: skip
 # Values that no load changes are held to nvidia-smi's rounding; the others may move meanwhile.
 GPU_ROWS = (
     Row("utilization.gpu", "utilization_ratio", unit=0.01, tolerance=15),
     Row("utilization.memory", "memory_busy_ratio", unit=0.01, tolerance=15),
-    Row("utilization.encoder", "engine_utilization_ratio", "encoder", 0.01, tolerance=15),
-    Row("utilization.decoder", "engine_utilization_ratio", "decoder", 0.01, tolerance=15),
-    Row("utilization.jpeg", "engine_utilization_ratio", "jpeg", 0.01, tolerance=15),
-    Row("utilization.ofa", "engine_utilization_ratio", "optical_flow", 0.01, tolerance=15),
+    *(
+        Row(f"utilization.{theirs}", "engine_utilization_ratio", ours, 0.01, tolerance=15)
+        for theirs, ours in _ENGINES.items()
+    ),
     Row("encoder.stats.sessionCount", "encoder_sessions"),
     Row("memory.total", "memory_total_bytes", unit=MIB, tolerance=1),
     Row("memory.used", "memory_used_bytes", unit=MIB, tolerance=32),
@@ -86,41 +91,32 @@ GPU_ROWS = (
     Row("temperature.memory", "memory_temperature_celsius", tolerance=2),
     Row("power.draw", "power_watts", tolerance=5, share=0.1),
     Row("enforced.power.limit", "power_limit_watts", tolerance=0.01),
-    Row("power.default_limit", "power_limit_default_watts", tolerance=0.01),
-    Row("power.min_limit", "power_limit_min_watts", tolerance=0.01),
-    Row("power.max_limit", "power_limit_max_watts", tolerance=0.01),
-    Row("clocks.current.graphics", "clock_hertz", "graphics", 1e6, tolerance=30, share=0.1),
-    Row("clocks.current.sm", "clock_hertz", "sm", 1e6, tolerance=30, share=0.1),
-    Row("clocks.current.memory", "clock_hertz", "memory", 1e6, tolerance=30, share=0.1),
-    Row("clocks.current.video", "clock_hertz", "video", 1e6, tolerance=30, share=0.1),
-    Row("clocks.max.graphics", "clock_max_hertz", "graphics", 1e6),
-    Row("clocks.max.sm", "clock_max_hertz", "sm", 1e6),
-    Row("clocks.max.memory", "clock_max_hertz", "memory", 1e6),
+    *(
+        Row(f"power.{limit}_limit", f"power_limit_{limit}_watts", tolerance=0.01)
+        for limit in ("default", "min", "max")
+    ),
+    *(
+        Row(f"clocks.current.{clock}", "clock_hertz", clock, 1e6, tolerance=30, share=0.1)
+        for clock in ("graphics", "sm", "memory", "video")
+    ),
+    *(
+        Row(f"clocks.max.{clock}", "clock_max_hertz", clock, 1e6)
+        for clock in ("graphics", "sm", "memory")
+    ),
     Row("fan.speed", "fan_speed_ratio", unit=0.01, tolerance=5),
     Row("pstate", "performance_state"),
     Row("persistence_mode", "persistence_mode"),
-    Row("clocks_event_reasons.gpu_idle", "throttle_reason", "gpu_idle"),
-    Row(
-        "clocks_event_reasons.applications_clocks_setting",
-        "throttle_reason",
-        "applications_clocks_setting",
-    ),
-    Row("clocks_event_reasons.sw_power_cap", "throttle_reason", "sw_power_cap"),
-    Row("clocks_event_reasons.hw_slowdown", "throttle_reason", "hw_slowdown"),
-    Row("clocks_event_reasons.hw_thermal_slowdown", "throttle_reason", "hw_thermal_slowdown"),
-    Row(
-        "clocks_event_reasons.hw_power_brake_slowdown",
-        "throttle_reason",
-        "hw_power_brake_slowdown",
-    ),
-    Row("clocks_event_reasons.sw_thermal_slowdown", "throttle_reason", "sw_thermal_slowdown"),
-    Row("clocks_event_reasons.sync_boost", "throttle_reason", "sync_boost"),
+    *(Row(f"clocks_event_reasons.{name}", "throttle_reason", name) for name in _REASONS),
     Row("ecc.mode.current", "ecc_enabled"),
     Row("ecc.mode.pending", "ecc_enabled_pending"),
-    Row("ecc.errors.corrected.volatile.total", "ecc_errors_volatile_total", "corrected"),
-    Row("ecc.errors.uncorrected.volatile.total", "ecc_errors_volatile_total", "uncorrected"),
-    Row("ecc.errors.corrected.aggregate.total", "ecc_errors_total", "corrected"),
-    Row("ecc.errors.uncorrected.aggregate.total", "ecc_errors_total", "uncorrected"),
+    *(
+        Row(f"ecc.errors.{kind}.{counter}.total", family, kind)
+        for counter, family in (
+            ("volatile", "ecc_errors_volatile_total"),
+            ("aggregate", "ecc_errors_total"),
+        )
+        for kind in ("corrected", "uncorrected")
+    ),
     Row("retired_pages.single_bit_ecc.count", "retired_pages_total", "single_bit"),
     Row("retired_pages.double_bit.count", "retired_pages_total", "double_bit"),
     Row("retired_pages.pending", "page_retirement_pending"),
@@ -136,11 +132,10 @@ REMAP_ROWS = (
     Row("remapped_rows.uncorrectable", "remapped_rows_total", "uncorrected"),
     Row("remapped_rows.pending", "row_remap_pending"),
     Row("remapped_rows.failure", "row_remap_failure"),
-    Row("remapped_rows.histogram.max", "row_remap_banks", "max"),
-    Row("remapped_rows.histogram.high", "row_remap_banks", "high"),
-    Row("remapped_rows.histogram.partial", "row_remap_banks", "partial"),
-    Row("remapped_rows.histogram.low", "row_remap_banks", "low"),
-    Row("remapped_rows.histogram.none", "row_remap_banks", "none"),
+    *(
+        Row(f"remapped_rows.histogram.{spare}", "row_remap_banks", spare)
+        for spare in ("max", "high", "partial", "low", "none")
+    ),
 )
 COMPUTE_APPS = Row("compute-apps", "processes")
 MIG_DEVICES = Row("MIG devices", "mig_info")
@@ -152,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--all", action="store_true", help="print what agrees, too")
     shows_all: bool = parser.parse_args(arguments).all
     before = read_ours()
-    theirs = {**query("gpu", "uuid", GPU_ROWS)}
+    theirs = query("gpu", "uuid", GPU_ROWS)
     for uuid, values in query("remapped-rows", "gpu_uuid", REMAP_ROWS).items():
         theirs.setdefault(uuid, {}).update(values)
     for uuid, values in count_parts(theirs).items():
