@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pyghmi.ipmi.private.simplesession import Session as PyghmiSession
 
-from sentinel_exporters.ipmi.commands import read_chassis, read_device
+from sentinel_exporters.ipmi.commands import read_chassis, read_device, read_event_log
 from sentinel_exporters.ipmi.errors import (
     BusyError,
     CompletionError,
@@ -28,6 +28,7 @@ from sentinel_exporters.ipmi.target import Address
 from sentinel_exporters.ipmi.turns import Turns
 from tests.exporters.bmc import PASSWORD, USER, Bmc, free_udp_port
 from tests.exporters.bmc_sessions import LOGIN, LOOPBACK, READABLE, at, read_all, soon
+from tests.exporters.udp_relay import UdpRelay
 from tests.lab.wait import wait_for
 
 
@@ -208,6 +209,26 @@ def test_a_turn_is_not_waited_for_where_nothing_may_wait(bmc: Bmc) -> None:
 
     assert isinstance(refusals.get(timeout=10), WouldWaitError)
     session.close()
+
+
+def test_answers_that_were_not_read_ahead_and_not_wanted_fail_nothing_later(bmc: Bmc) -> None:
+    with UdpRelay((bmc.host, bmc.port), lambda packet: [(0.0, packet)]) as relay:
+        session = Session(at(relay), LOGIN, soon())
+        read_chassis(session)
+        read_event_log(session)
+        session.end_purpose("scrape")
+        asked = len(relay.requests)
+        # Whether it is alive, and its chassis; the third is not answered.
+        relay.path = lambda packet: [(0.0, packet)] if len(relay.requests) < asked + 3 else []
+        session.set_deadline(soon(0.5))
+        session.read_ahead("scrape", 0.5)
+        assert read_chassis(session).is_on
+        session.end_purpose("scrape")
+        relay.path = lambda packet: [(0.0, packet)]
+        session.set_deadline(soon())
+
+        assert read_event_log(session).entries == 3
+        session.close()
 
 
 def test_an_idle_session_is_ended(bmc: Bmc) -> None:

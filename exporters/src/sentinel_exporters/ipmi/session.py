@@ -198,7 +198,10 @@ class Session:
         self._start(talk, self._deadline, silence_s, end)
 
     def end_purpose(self, purpose: str) -> None:
-        """Remember what was asked since the last call, for the next `read_ahead`."""
+        """Remember what was asked since the last call, for the next `read_ahead`.
+
+        What was read ahead and was not asked for is forgotten, and why the rest was not read.
+        """
         if self._asked:
             # Whether the session is alive must not hang on what may take the BMC long.
             quick = [] if self._asked[0] is _GET_REPOSITORY_INFO else [_GET_DEVICE_ID]
@@ -207,6 +210,7 @@ class Session:
             if not self._has_surprise:
                 self._foreseen.add(purpose)
         self._has_surprise = False
+        self._failure = None
         self._asked.clear()
         self._answers.clear()
 
