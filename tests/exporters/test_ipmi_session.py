@@ -20,6 +20,7 @@ from sentinel_exporters.ipmi.errors import (
     NoAnswerError,
     WouldWaitError,
 )
+from sentinel_exporters.ipmi.framing import make_request
 from sentinel_exporters.ipmi.pool import Pool
 from sentinel_exporters.ipmi.readings import read_sensors
 from sentinel_exporters.ipmi.sdr import read_records
@@ -229,6 +230,18 @@ def test_answers_that_were_not_read_ahead_and_not_wanted_fail_nothing_later(bmc:
 
         assert read_event_log(session).entries == 3
         session.close()
+
+
+def test_a_request_that_comes_once_takes_no_place_among_those_of_each_scrape(bmc: Bmc) -> None:
+    session = Session(at(bmc), LOGIN, soon())
+    read_chassis(session)
+    kept = make_request.cache_info().currsize
+    for number in range(1, 4):
+        # Get SEL Entry (IPMI 2.0, 31.5).
+        session.request(0x0A, 0x43, bytes([0, 0, number, 0, 0, 0xFF]))
+    session.close()
+
+    assert make_request.cache_info().currsize == kept
 
 
 def test_an_idle_session_is_ended(bmc: Bmc) -> None:

@@ -42,6 +42,9 @@ _ASKED_ONCE = {
     (0x06, 0x01),  # Get Device ID
     (0x06, 0x59),  # Get System Info Parameters
 }
+# There are few requests of these kinds, and all BMCs get the same. Others come once, as for an
+# entry of an event log, and would drive them out of what make_request keeps.
+_ASKED_OF_ALL = _REPEATABLE | _ASKED_ONCE
 
 Result = TypeVar("Result")
 
@@ -108,7 +111,8 @@ class Session:
         A request whose answer is lost is sent again, so the BMC may carry it out twice.
         Raises CompletionError; NoAnswerError, after which the session is of no use.
         """
-        (answer,) = self.request_all([make_request(netfn, command, data, lun)])
+        make = make_request if (netfn, command) in _ASKED_OF_ALL else Request
+        (answer,) = self.request_all([make(netfn, command, data, lun)])
         if answer[0]:
             raise self.refusal(netfn, command, answer[0])
         return answer[1:]
