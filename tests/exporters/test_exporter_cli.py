@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from sentinel_exporters import __version__
 from sentinel_exporters.catalog import find_collectors
+from sentinel_exporters.cli import check
+from sentinel_exporters.config import load_config
 from tests.exporters.running import FAKES, NPU_SMI, parse_series, run_exporter, values
 
 WITH_NPUS = {"SENTINEL_EXPORTER_NPU__COMMAND": str(NPU_SMI)}
@@ -53,6 +57,18 @@ def test_check_refuses_a_web_configuration_as_serving_does(tmp_path: Path) -> No
         assert done.stderr.startswith(f"sentinel-exporter: {broken} is not valid\n")
         assert "basic_auth_users" in done.stderr
         assert not done.stdout
+
+
+def test_check_says_that_probes_are_not_checked() -> None:
+    done = run_exporter("check", "--collectors", "ipmi")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "INFO not checked collector=ipmi reason=a probe needs a target\n"
+
+
+def test_check_says_that_there_is_nothing_to_check(caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config(None, {}, {"collectors": "auto"})
+    assert check(config, {}) == 0
+    assert caplog.messages == ["nothing checked reason=no collector has its source here"]
 
 
 def test_check_of_a_machine_without_any_source_succeeds() -> None:

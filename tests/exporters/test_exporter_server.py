@@ -104,6 +104,16 @@ def test_what_is_no_request_is_refused(
     assert exporter.get("/healthz")[0] == 200
 
 
+def test_a_client_writes_no_line_of_the_log(tmp_path: Path) -> None:
+    options = ("--verbose", "--collectors", "npu")
+    with serving(tmp_path / "log", *options, env=ENV) as exporter:
+        ask(exporter.port, b"GET /\x1b[31m HTTP/1.0\r\n\r\n")
+        ask(exporter.port, b"GET /\rERROR\xa0forged HTTP/1.0\r\n\r\n")
+        text = exporter.log.read_bytes()
+    assert rb"/\x1b[31m" in text
+    assert not set(text) & set(b"\x1b\r\xa0")
+
+
 def ask(port: int, request: bytes) -> bytes:
     """Send raw bytes and return all that comes back."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
@@ -230,7 +240,8 @@ def test_a_signal_ends_it_after_the_answers_that_are_under_way(
         connection.close()
         assert b"accelerator_info{" in answer
         assert exporter.process.wait(20) == 0
-    assert "stopped" in (tmp_path / "log").read_text()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[-2:] == [f"INFO stopping signal={number.name}", "INFO stopped"]
 
 
 def is_closed(port: int) -> bool:

@@ -88,7 +88,6 @@ def test_while_the_certificate_is_broken_no_connection_is_taken(site: Site) -> N
     context = trusting(site.servers)
     with site.serving() as port:
         assert ask(port, context)[0] == 200
-        kept = site.server.certificate.read_text()
         for breaking in (
             lambda: site.server.certificate.write_text("nonsense"),
             lambda: site.servers.sign("other", host="127.0.0.1").key.rename(site.server.key),
@@ -98,10 +97,9 @@ def test_while_the_certificate_is_broken_no_connection_is_taken(site: Site) -> N
             breaking()
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 ask(port, context)
-        site.configure()
-        site.servers.sign("server", host="127.0.0.1")
-        assert kept != site.server.certificate.read_text()
-        assert ask(port, context)[0] == 200
+            site.configure()
+            site.servers.sign("server", host="127.0.0.1")
+            assert ask(port, context)[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -135,9 +135,19 @@ def test_a_certificate_that_is_optional_is_verified_where_it_is_there(site: Site
             ask(port, trusting(site.servers, stranger))
 
 
-@pytest.mark.parametrize("name", ["prometheus.example", "192.0.2.1", "2001:db8::1"])
-def test_a_clients_certificate_must_name_who_is_allowed(site: Site, name: str) -> None:
-    site.configure(f'{CLIENTS}, client_allowed_sans: ["{name}", other.example]')
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("prometheus.example", "prometheus.example"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("2001:db8::1", "2001:0DB8:0::1"),
+    ],
+)
+def test_a_clients_certificate_must_name_who_is_allowed(
+    site: Site, name: str, allowed: str
+) -> None:
+    site.configure(f'{CLIENTS}, client_allowed_sans: ["{allowed}", other.example]')
     good = site.clients.sign("good", known_as=name)
     other = site.clients.sign("other", known_as="mail.example")
     nameless = site.clients.sign("nameless")

@@ -155,7 +155,12 @@ def serve(config: Config, collectors: Mapping[str, Collector]) -> int:
         config.listen, web.port, web.scheme, ",".join(one.name for one in enabled),
     )  # fmt: skip
     runner.start()
-    web.serve_until(lambda: os.read(wake, 1))
+
+    def wait() -> None:
+        number = os.read(wake, 1)[0]
+        log.info("stopping signal=%s", signal.Signals(number).name)
+
+    web.serve_until(wait)
     runner.stop()
     log.info("stopped")
     return 0
@@ -177,7 +182,13 @@ def check(config: Config, collectors: Mapping[str, Collector]) -> int:
     Probes need a target and are not run. Raises ConfigError as `serve` would.
     """
     _read_access(config)
-    outcomes = _make_runner(config, choose_collectors(config, collectors)).collect()
+    enabled = choose_collectors(config, collectors)
+    outcomes = _make_runner(config, enabled).collect()
+    probes = [one.name for one in enabled if one.is_probe]
+    for name in probes:
+        log.info("not checked collector=%s reason=a probe needs a target", name)
+    if not outcomes and not probes:
+        log.warning("nothing checked reason=no collector has its source here")
     samples = [sample for one in outcomes for sample in (*one.own_samples(), *one.samples)]
     sys.stdout.write(write_text(samples).decode())
     # The runner has logged each reason.

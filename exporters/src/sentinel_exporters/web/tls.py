@@ -82,7 +82,7 @@ def encrypt(
     go_on_with(encrypted)
     # The timeout counts for the handshake as a whole, however many pieces it comes in.
     encrypted.do_handshake()
-    names = set(allowed)
+    names = set(map(_shortest, allowed))
     if names and names.isdisjoint(_names(encrypted.getpeercert() or {})):
         raise NotAllowed("the client's certificate has none of client_allowed_sans")
 
@@ -92,7 +92,13 @@ def _names(certificate: Mapping[str, object]) -> Iterator[str]:
     pairs = certificate.get("subjectAltName", ())
     # The form is ssl's: ((kind, name), …).
     for kind, name in cast(Iterable[tuple[str, str]], pairs):
-        if kind == "IP Address":
-            yield str(ipaddress.ip_address(name.strip()))
-        elif kind in ("DNS", "email", "URI"):
-            yield name
+        if kind in ("DNS", "email", "URI", "IP Address"):
+            yield _shortest(name.strip())
+
+
+def _shortest(name: str) -> str:
+    """Return an address in its shortest form, and any other name as it is."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name
