@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import get_args, get_origin
 
@@ -211,3 +214,24 @@ def test_the_default_port_is_where_the_others_look_for_it(
     assert f"Ports: {port} on a node" in README.read_text()
     assert f"on port {port}." in (PACKAGING / "sentinel-exporter.service").read_text()
     assert f"default: 0.0.0.0:{port}" in run_exporter("--help").stdout
+
+
+def imported_packages() -> Iterator[str]:
+    """Yield the names of the distributions whose modules the exporters' sources import."""
+    distributions = packages_distributions()
+    for source in (REPOSITORY / "exporters" / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_bytes())):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = [node.module]
+            for name in names:
+                top = name.partition(".")[0]
+                if top not in {*sys.stdlib_module_names, "sentinel_exporters"}:
+                    yield distributions[top][0].lower()
+
+
+def test_the_package_names_what_it_imports_and_no_more() -> None:
+    project = tomllib.loads((REPOSITORY / "exporters" / "pyproject.toml").read_text())
+    # The types of pydantic's errors are in its other half.
+    imported = set(imported_packages()) - {"pydantic_core"}
+    assert imported == set(project["project"]["dependencies"])
