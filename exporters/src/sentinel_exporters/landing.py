@@ -108,7 +108,7 @@ def _row(result: LastResult) -> str:
         cells = _cell(state, "state quiet") + _cell("", "number") * 3 + _cell("")
         reason = ""
     else:
-        cells, reason = _cells(outcome, result.seen_s), "; ".join(outcome.problems)
+        cells, reason = _cells(outcome, result.seen_s), outcome.reason
     return _body(_cell(result.collector) + cells + _cell(how), reason)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .core import Metric, Sample
@@ -38,6 +39,8 @@ METRICS = (SUCCESS, DURATION, LAST_SUCCESS, AGE)
 # A run that has not ended by then, and one that ended later.
 TOO_SLOW = "no answer within the time limit"
 
+_SECONDS = re.compile(r"\d+(?:\.\d+)? s\b")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -60,6 +63,11 @@ class Outcome:
         """Whether everything could be read."""
         return not self.problems and not self.is_absent
 
+    @property
+    def reason(self) -> str:
+        """All problems in one line; empty where all is well."""
+        return "; ".join(self.problems)
+
     def own_samples(self) -> list[Sample]:
         """Return the series about the run itself."""
         samples = [
@@ -71,3 +79,11 @@ class Outcome:
         if self.age_s is not None:
             samples.append(AGE.sample(self.age_s, self.collector))
         return samples
+
+
+def is_news(reason: str, before: str) -> bool:
+    """Say whether a reason is worth a line of the log after the one before.
+
+    How long was waited differs from time to time, and is none.
+    """
+    return _SECONDS.sub("… s", reason) != _SECONDS.sub("… s", before)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .outcome import Outcome
+from .outcome import Outcome, is_news
 
 log = logging.getLogger(__name__)
 
-_SECONDS = re.compile(r"\d+(?:\.\d+)? s\b")
 # Whoever may ask chooses the targets, and what they are called.
 _MAX_TARGETS = 4096
 _MAX_LENGTH = 300
@@ -54,7 +52,7 @@ class Probed:
 
     def note(self, asked: Asked, outcome: Outcome) -> None:
         """Remember the outcome, and log when a failure begins, changes and ends."""
-        reason = "; ".join(outcome.problems)
+        reason = outcome.reason
         with self._lock:
             before, _ = self._last.pop(asked, (None, 0.0))
             names = before.asked if before else Asked(*map(_write_word, asked))
@@ -62,9 +60,7 @@ class Probed:
             self._last[asked] = last, time.monotonic()
             if len(self._last) > _MAX_TARGETS:
                 self._last.popitem(last=False)
-        was = before.reason if before else ""
-        # How long it was waited for differs from time to time.
-        if _SECONDS.sub("… s", reason) == _SECONDS.sub("… s", was):
+        if not is_news(reason, before.reason if before else ""):
             return
         # Not an error of ours: the series say it. And not each time, as the dead targets of a
         # big site would fill the log.

@@ -15,7 +15,7 @@ from .background import Background
 from .catalog import Collector
 from .core import CollectorSettings, Sample, Scrape, Target
 from .errors import ContractError
-from .outcome import Outcome
+from .outcome import Outcome, is_news
 from .run import Run, describe, start_run, summarize
 
 log = logging.getLogger(__name__)
@@ -119,13 +119,13 @@ class Runner:
 
     def _note(self, outcome: Outcome) -> None:
         """Log a failure when it begins, changes and ends."""
-        name = outcome.collector
-        before = self._shown[name][0].problems if name in self._shown else ()
-        if outcome.problems and outcome.problems != before:
-            log.error(
-                "collector failed collector=%s reason=%s", name, "; ".join(outcome.problems)
-            )
-        elif before and not outcome.problems:
+        name, reason = outcome.collector, outcome.reason
+        before = self._shown[name][0].reason if name in self._shown else ""
+        if not is_news(reason, before):
+            pass
+        elif reason:
+            log.error("collector failed collector=%s reason=%s", name, reason)
+        else:
             log.info("collector recovered collector=%s", name)
         self._shown[name] = (outcome, time.monotonic())
 
