@@ -6,7 +6,6 @@ it now and then; the next scrape after an answer goes the usual way.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import socket
@@ -31,7 +30,7 @@ _ARE_YOU_THERE = make_request(0x06, 0x38, b"\x8e\x02")
 # How often a silent BMC is asked: less and less often after 40 s, every 30 s after ten minutes.
 _FIRST_INTERVAL_S = 2.0
 _LAST_INTERVAL_S = 30.0
-_SLOWER_AFTER = 40.0
+_SLOWER_AFTER_S = 40.0
 _JITTER = 0.1
 # How long one such question waits: it is not repeated, the next one is its repetition.
 _ANSWER_S = 1.5
@@ -112,19 +111,17 @@ class SilentBmcs:
             entry = self._silent.get(address)
             if entry is None:
                 return False
-            untold = [tell]
 
-            def tell_once(error: NoAnswerError | None) -> None:
-                with contextlib.suppress(IndexError):
-                    untold.pop()(error)
-
+            # Whoever takes is_back off the list tells.
             def is_back() -> None:
-                tell_once(None)
+                tell(None)
 
             def time_is_up() -> None:
-                with contextlib.suppress(ValueError):  # it is back, just now
+                try:
                     entry.on_return.remove(is_back)
-                tell_once(entry.error())
+                except ValueError:  # it is back, just now
+                    return
+                tell(entry.error())
 
             entry.on_return.append(is_back)
             entry.wanted_at = time.monotonic()
@@ -218,12 +215,10 @@ class SilentBmcs:
         self._ask_later(address, entry)
 
     def _ask_later(self, address: Address, entry: _Silent) -> None:
-        grown_s = (time.monotonic() - entry.since) / _SLOWER_AFTER * _FIRST_INTERVAL_S
+        grown_s = (time.monotonic() - entry.since) / _SLOWER_AFTER_S * _FIRST_INTERVAL_S
         interval_s = min(max(grown_s, _FIRST_INTERVAL_S), _LAST_INTERVAL_S)
         # By chance, so that the BMCs of a rack that lost its power are not asked all at once.
         interval_s *= random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  no secret
-        # The question itself takes a part of the interval.
-        wait_s = interval_s - _ANSWER_S
         entry.timer += 1
         mine = entry.timer
 
@@ -235,4 +230,5 @@ class SilentBmcs:
             else:
                 self._ask_later(address, entry)
 
-        self._loop.call_at(time.monotonic() + max(0.1, wait_s), ask)
+        # The question itself takes a part of the interval.
+        self._loop.call_at(time.monotonic() + interval_s - _ANSWER_S, ask)
