@@ -129,8 +129,7 @@ class Pool:
                 return False
             del self._kept[key]
             self._used += 1
-            seat = self._seats[address] = _Seat(users=1)
-            seat.turns.try_take()
+            seat = self._sit(address)
         session = kept.session
 
         def end(error: Exception | None) -> None:
@@ -179,6 +178,12 @@ class Pool:
                 seat.turns.give_back()
         finally:
             self._leave(address)
+
+    def _sit(self, address: Address) -> _Seat:
+        """Take the place at a BMC where nobody is, holding `_changed`."""
+        seat = self._seats[address] = _Seat(users=1)
+        seat.turns.try_take()
+        return seat
 
     def _leave(self, address: Address) -> None:
         with self._changed:
@@ -270,8 +275,7 @@ class Pool:
                 self._loop.call_at(now + self._tick_s, self._tick)
 
     def _keep_alive(self, key: _Key, kept: _Kept) -> None:
-        seat = self._seats[key[0]] = _Seat(users=1)
-        seat.turns.try_take()
+        seat = self._sit(key[0])
 
         def end() -> None:
             with self._changed:
