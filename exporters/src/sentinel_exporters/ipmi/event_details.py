@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from .event_words import GENERIC
-from .sdr import THRESHOLD, SensorRecord
+from .event_words import FIRST_OEM_TYPE, GENERIC, SENSOR_SPECIFIC, THRESHOLD
+from .sdr import SensorRecord
 
 _SEVERITIES = GENERIC[0x07]
 
@@ -122,7 +122,6 @@ def _watchdog(byte: int) -> str:
     return f"{_WATCHDOG_USES[byte & 15]} ; {_WATCHDOG_INTERRUPTS[byte >> 4]}"
 
 
-_FIRST_OEM_TYPE, _SENSOR_SPECIFIC = 0x70, 0x6F
 _UNSPECIFIED = 0xFF
 
 # By sensor type and event offset; None for every offset.
@@ -159,12 +158,12 @@ def describe_data(
     """
     if event_type == THRESHOLD:
         yield from _describe_threshold(data, record)
-    elif event_type >= _FIRST_OEM_TYPE:
+    elif event_type >= FIRST_OEM_TYPE:
         for place, shift in ((1, 6), (2, 4)):
             if data[0] >> shift & 3 and data[place] != _UNSPECIFIED:
                 yield _raw(place, data[place], is_oem=True)
-    elif event_type in GENERIC or event_type == _SENSOR_SPECIFIC:
-        is_specific = event_type == _SENSOR_SPECIFIC
+    elif event_type in GENERIC or event_type == SENSOR_SPECIFIC:
+        is_specific = event_type == SENSOR_SPECIFIC
         key = (sensor_type, data[0] & 15) if is_specific else (-1, 0)
         yield from _describe_discrete(key, data)
     else:

@@ -6,6 +6,9 @@ the standard's, in the spelling that was observed with FreeIPMI 1.6.10 (tests co
 
 from __future__ import annotations
 
+# Event/reading type codes (IPMI 2.0, table 42-1) with a meaning of their own.
+THRESHOLD, SENSOR_SPECIFIC, FIRST_OEM_TYPE = 0x01, 0x6F, 0x70
+
 # IPMI 2.0, table 42-2: by event/reading type code, then by event offset.
 GENERIC = {
     0x01: (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .event_details import describe_data
-from .event_words import GENERIC, SPECIFIC
+from .event_words import FIRST_OEM_TYPE, GENERIC, SENSOR_SPECIFIC, SPECIFIC
 from .sdr import SensorRecord
 from .states import State, judge_logged
 
@@ -16,7 +16,6 @@ ENTRY_BYTES = 16
 # Record types (IPMI 2.0, 32.1 to 32.3).
 _SYSTEM_EVENT = 0x02
 _FIRST_OEM_WITH_TIME, _FIRST_OEM_WITHOUT_TIME = 0xC0, 0xE0
-_SENSOR_SPECIFIC, _FIRST_OEM_TYPE = 0x6F, 0x70
 # Before it the time counts from when the BMC was started; FFFFFFFFh is none (37.1).
 _FIRST_REAL_TIME, _NO_TIME = 0x20000001, 0xFFFFFFFF
 
@@ -60,13 +59,13 @@ def parse_entry(data: bytes, find_record: FindRecord) -> Event | None:
 
 
 def _name(sensor_type: int, event_type: int, offset: int) -> str:
-    is_specific = event_type == _SENSOR_SPECIFIC
+    is_specific = event_type == SENSOR_SPECIFIC
     names = (SPECIFIC if is_specific else GENERIC).get(
         sensor_type if is_specific else event_type, ()
     )
     if offset < len(names):
         return names[offset]
-    prefix = "OEM " if event_type >= _FIRST_OEM_TYPE else ""
+    prefix = "OEM " if event_type >= FIRST_OEM_TYPE else ""
     return f"{prefix}Event Offset = {offset:02X}h"
 
 

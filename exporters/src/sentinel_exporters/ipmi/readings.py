@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .errors import CompletionError, IpmiError
+from .event_words import THRESHOLD
 from .framing import make_request
-from .sdr import THRESHOLD, SensorRecord
+from .sdr import SensorRecord
 from .session import Session
 from .states import State, judge
 

@@ -21,14 +21,13 @@ from pyghmi.ipmi.private import constants
 
 from .commands import read_device
 from .errors import BusyError, CompletionError, NoAnswerError, WouldWaitError
+from .event_words import THRESHOLD
 from .repository import RepositoryReader
 from .session import Session
 from .target import Address
 from .units import Unit
 
 log = logging.getLogger(__name__)
-
-THRESHOLD = 0x01  # event/reading type code, IPMI 2.0, table 42-1
 
 _FULL, _COMPACT = 0x01, 0x02  # record types, 43.1 and 43.2
 _BMC_OWNER = 0x20  # sensors of other controllers sit behind a bridge

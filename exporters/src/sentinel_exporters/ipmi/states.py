@@ -10,10 +10,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from .event_words import GENERIC, SPECIFIC
-from .sdr import THRESHOLD
-
-_SENSOR_SPECIFIC = 0x6F  # event/reading type code, IPMI 2.0, table 42-1
+from .event_words import GENERIC, SENSOR_SPECIFIC, SPECIFIC, THRESHOLD
 
 
 class State(IntEnum):
@@ -119,7 +116,7 @@ def judge_logged(
     known, begun, ended = GENERIC.get(event_type, ()), _GENERIC.get(event_type, {}), None
     if event_type == THRESHOLD:
         verdicts: str | None = _ENDED_THRESHOLDS if is_ended else _LOGGED_THRESHOLDS
-    elif event_type == _SENSOR_SPECIFIC:
+    elif event_type == SENSOR_SPECIFIC:
         verdicts = _LOGGED_SPECIFIC.get(sensor_type)
         ended = _ENDED_SPECIFIC.get(sensor_type)
         known = SPECIFIC.get(sensor_type, ())
@@ -140,7 +137,7 @@ def judge(sensor_type: int, event_type: int, events: int) -> State | None:
     """
     if event_type == THRESHOLD:
         verdicts: str | None = _THRESHOLD_EVENTS
-    elif event_type == _SENSOR_SPECIFIC:
+    elif event_type == SENSOR_SPECIFIC:
         verdicts = _SPECIFIC.get(sensor_type)
     else:
         verdicts = _GENERIC.get(event_type, {}).get(sensor_type)
