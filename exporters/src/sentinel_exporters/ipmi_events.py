@@ -92,7 +92,8 @@ class EventCounter:
             for one in wanted:
                 counts.by_name[one.name] = counts.latest[one.name] = 0
             tally = _Tally(log.generation, records, counts)
-        by_number = _index(records)
+        is_known = tally.counted == len(log.entries)
+        by_number = {} if is_known else _index(records)
         for at in range(tally.counted, len(log.entries), ENTRY_BYTES):
             event = parse_entry(
                 bytes(log.entries[at : at + ENTRY_BYTES]),
