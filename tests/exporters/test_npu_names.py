@@ -101,6 +101,12 @@ def test_chips_that_share_a_bus_id_have_the_chip_in_the_uuid() -> None:
     ]  # fmt: skip
 
 
+def test_a_damaged_chip_does_not_change_the_uuid_of_its_neighbour() -> None:
+    rows = [Row("4", "0"), Row("4", "1", power="?"), Row("5", "0", bus="0000:C2:00.0")]
+    uuids = [uuid for _, uuid in named(Table(rows), {(4, 0): 0, (4, 1): 1, (5, 0): 2})]
+    assert uuids == ["npu-0000:C1:00.0-0", "npu-0000:C2:00.0"]
+
+
 def test_without_a_bus_id_the_uuid_is_the_logic_id() -> None:
     table = Table([Row("0", "0", bus="NA"), Row("1", "0", bus="NA")])
     assert named(table, {(0, 0): 1, (1, 0): 0}) == [(1, "npu-logic-1"), (0, "npu-logic-0")]

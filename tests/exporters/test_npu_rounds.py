@@ -89,17 +89,38 @@ def test_what_a_device_does_not_support_is_asked_once_and_no_problem(machine: Ma
     assert second.chips[0].details.voltage_volts == 0.87
 
 
-def test_other_cards_or_another_driver_make_all_of_it_be_asked_again(machine: Machine) -> None:
+def test_another_driver_or_another_card_at_a_place_makes_all_be_asked_again(
+    machine: Machine,
+) -> None:
     source = machine.source()
     read(source)
     machine.asked()
     machine.show_cards([0, 5], driver="2")
     read(source)
     assert sorted(machine.asked()) == sorted(["info", "-m", *questions(0, 5)])
+    text = (machine.folder / "info.txt").read_text()
+    machine.show("info", text.replace("0000:05:00.0", "0000:C5:00.0"))
+    read(source)
+    assert sorted(machine.asked()) == sorted(["info", "-m", *questions(0, 5)])
+
+
+def test_a_card_that_comes_or_goes_takes_nothing_of_the_others_but_their_ids(
+    machine: Machine,
+) -> None:
+    source = machine.source()
+    read(source)
+    machine.asked()
     machine.show_cards([5])
-    reading = read(source)
-    assert sorted(machine.asked()) == sorted(["info", "-m", *questions(5)])
-    assert [chip.logic_id for chip in reading.chips] == [0]
+    (chip,) = read(source).chips
+    assert (chip.logic_id, chip.details.memory_celsius) == (0, 48)
+    assert machine.asked() == ["info", "-m"]
+    machine.show_cards([0, 5])
+    chips = read(source).chips
+    assert [(chip.logic_id, chip.details.memory_celsius) for chip in chips] == [
+        (0, 48),
+        (1, 48),
+    ]
+    assert sorted(machine.asked()) == sorted(["info", "-m", *questions(0)])
 
 
 def test_a_list_that_cannot_be_read_is_told_until_it_can(machine: Machine) -> None:

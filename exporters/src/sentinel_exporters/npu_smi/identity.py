@@ -64,13 +64,12 @@ def _choose_physical_ids(chips: Sequence[Chip], logic_ids: Sequence[int]) -> Seq
 
 def _choose_uuids(chips: Sequence[Chip], logic_ids: Sequence[int]) -> list[str]:
     # Both chips of a 310P card may show the card's bus id.
-    per_bus = Counter(chip.bus_id for chip in chips)
     per_chip = Counter((chip.bus_id, chip.chip_id) for chip in chips)
     uuids = []
     for chip, logic_id in zip(chips, logic_ids, strict=True):
         if chip.bus_id is None or per_chip[chip.bus_id, chip.chip_id] > 1:
             uuids.append(f"npu-logic-{logic_id}")
-        elif per_bus[chip.bus_id] > 1:
+        elif chip.is_bus_shared:
             uuids.append(f"npu-{chip.bus_id}-{chip.chip_id}")
         else:
             uuids.append(f"npu-{chip.bus_id}")

@@ -10,6 +10,7 @@ shifts what is behind it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,7 @@ class Chip:
     name: str
     health: str
     bus_id: str | None
+    is_bus_shared: bool = False  # another chip shows the same one, be it damaged otherwise
     power_watts: float | None = None
     temperature_celsius: float | None = None
     aicore_percent: float | None = None
@@ -133,9 +135,10 @@ def _read_chips(header: Block, blocks: Sequence[Block]) -> tuple[tuple[Chip, ...
     columns = _read_columns(header)
     chips: dict[tuple[int, int], Chip] = {}
     problems: list[str] = []
+    shown = Counter(cell for block in blocks for row in block.rows for cell in row)
     for position, block in enumerate(blocks):
         try:
-            chip = _read_chip(position, block, columns)
+            chip = _read_chip(position, block, columns, shown)
             if (chip.npu_id, chip.chip_id) in chips:
                 raise Damaged("this card and chip are there already")
             chips[chip.npu_id, chip.chip_id] = chip
@@ -166,7 +169,10 @@ def _read_values(
 
 
 def _read_chip(
-    position: int, block: Block, columns: Sequence[Sequence[tuple[str, str]]]
+    position: int,
+    block: Block,
+    columns: Sequence[Sequence[tuple[str, str]]],
+    shown: Mapping[str, int],
 ) -> Chip:
     values = _read_values(block, columns)
     for needed in ("npu", "name", "health", "bus-id"):
@@ -174,6 +180,7 @@ def _read_chip(
             raise Damaged(f"no {needed}")
     npu_id = read_whole(values["npu"][0])
     chip_id, device_id = _read_place(npu_id, values)
+    bus_id = read_bus_id(values["bus-id"][0])
     return Chip(
         position=position,
         npu_id=npu_id,
@@ -181,7 +188,8 @@ def _read_chip(
         device_id=device_id,
         name=values["name"][0],
         health=values["health"][0],
-        bus_id=read_bus_id(values["bus-id"][0]),
+        bus_id=bus_id,
+        is_bus_shared=bus_id is not None and shown[bus_id] > 1,
         power_watts=read_decimal(values.get("power"), "W"),
         temperature_celsius=read_decimal(values.get("temp"), "C", least=-273),
         aicore_percent=read_decimal(

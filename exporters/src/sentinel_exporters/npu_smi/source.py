@@ -46,7 +46,8 @@ class NpuSmi:
         self._detail_interval_s = detail_interval_s
         self._hccn_tool = hccn_tool
         self._mapping_s = mapping_s
-        self._machine: object = None
+        self._versions: tuple[str, str] | None = None
+        self._places: Mapping[Place, tuple[int | None, str | None]] = {}
         self._mapping: Mapping[Place, int] | None = None
         self._mapped_at: float | None = None
         self._physical_ids: dict[Place, int] = {}
@@ -82,14 +83,22 @@ class NpuSmi:
         )
 
     def _forget_other_machine(self, info: Info) -> None:
-        """Keep nothing from before a change of cards or of the driver."""
-        places = [(one.npu_id, one.chip_id, one.device_id, one.bus_id) for one in info.chips]
-        machine = (info.tool_version, info.driver_version, places)
-        if machine != self._machine:
-            self._machine = machine
+        """Keep nothing from before a change of the driver or of the cards that it is about.
+
+        One that is missing, or damaged in the table, may change the others' logic ids, and
+        what was told of them stays true.
+        """
+        versions = (info.tool_version, info.driver_version)
+        places = {(one.npu_id, one.chip_id): (one.device_id, one.bus_id) for one in info.chips}
+        is_other = versions != self._versions
+        if is_other or places != self._places:
             self._mapping, self._mapped_at = None, None
+        if is_other or any(
+            self._places.get(place, who) != who for place, who in places.items()
+        ):
             self._details = {}
             self._interview.forget()
+        self._versions, self._places = versions, places
 
     def _read_mapping(self, deadline: float) -> list[str]:
         """Read the logic ids anew when they are old, and return what went wrong.
