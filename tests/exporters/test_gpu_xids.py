@@ -143,7 +143,8 @@ def test_a_wait_that_never_ends_keeps_the_library_open_under_it(
         driver.set(FULL, BARE, event_wait="~")
         # A reading fails, for which the library is to be started anew.
         driver.set({**FULL, "power": f"!{UNKNOWN}"}, BARE)
-        assert success(exporter.series()) == 0
+        # It takes longer than a scrape waits.
+        wait_for("it has failed", lambda: success(exporter.series()) == 0)
         assert "driver library kept open" in exporter.log.read_text()
         # The fixture asserts that it was not shut down under the wait.
         assert of(exporter.series(), FULL["uuid"])["temperature_celsius"] == 41

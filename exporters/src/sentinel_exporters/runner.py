@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,9 @@ from .background import Background
 from .catalog import Collector
 from .core import CollectorSettings, Sample, Scrape, Target
 from .errors import ContractError
+from .foreground import Foreground
 from .outcome import Outcome, is_news
-from .run import Run, describe, start_run, summarize
+from .run import describe
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,11 @@ class Runner:
         self._settings = settings
         self._joined = set() if is_auto else set(self._collectors)
         self._lock = threading.Lock()
+        self._foregrounds = {
+            name: Foreground(name, partial(self._work, name), settings[name])
+            for name in self._collectors
+        }
         self._backgrounds: dict[str, Background] = {}
-        self._runs: dict[str, Run] = {}
-        self._last_reading: dict[str, float] = {}
-        self._last_success: dict[str, float] = {}
         self._shown: dict[str, tuple[Outcome, float]] = {}
 
     def start(self) -> None:
@@ -65,34 +67,28 @@ class Runner:
             background.stop()
 
     def collect(self, limit_s: float = math.inf) -> list[Outcome]:
-        """Return every collector's result: the last one, or a run's that ends in time.
+        """Return every collector's result: a run's that ends in time, or an earlier one's.
 
         In time is within its own limit and `limit_s`. A run that an earlier call left behind
         is waited for, not started a second time.
         """
         latest = time.monotonic() + limit_s
-        with self._lock:
-            runs = {
-                name: self._start(name)
-                for name in self._collectors
-                if name not in self._backgrounds
-            }
+        # All are begun before one is waited for.
+        runs = {
+            name: one.begin()
+            for name, one in self._foregrounds.items()
+            if name not in self._backgrounds
+        }
         outcomes = []
         for name in self._collectors:
-            if name in self._backgrounds:
-                outcomes.append(self._backgrounds[name].outcome(latest))
+            if name in runs:
+                outcomes.append(self._foregrounds[name].outcome(runs[name], latest))
             else:
-                outcomes.append(self._wait(name, runs[name], latest))
+                outcomes.append(self._backgrounds[name].outcome(latest))
         with self._lock:
             for outcome in outcomes:
                 self._note(outcome)
         return [outcome for outcome in outcomes if not outcome.is_absent]
-
-    def _start(self, name: str) -> Run:
-        run = self._runs.get(name)
-        if run is None or run.is_done:
-            run = self._runs[name] = start_run(name, partial(self._work, name))
-        return run
 
     def _work(self, name: str) -> Scrape | None:
         collector, settings = self._collectors[name], self._settings[name]
@@ -101,21 +97,6 @@ class Runner:
             return None
         self._joined.add(name)
         return read_once(collector, settings)
-
-    def _wait(self, name: str, run: Run, latest: float) -> Outcome:
-        is_done = run.wait(min(latest, run.started + self._settings[name].timeout_s))
-        with self._lock:
-            if is_done and run.scrape is not None:
-                self._last_reading[name] = run.started
-                if not run.problems:
-                    self._last_success[name] = run.ended_at
-            reading = self._last_reading.get(name)
-            success = self._last_success.get(name)
-        return replace(
-            summarize(name, run),
-            last_success=success,
-            age_s=None if reading is None else time.monotonic() - reading,
-        )
 
     def _note(self, outcome: Outcome) -> None:
         """Log a failure when it begins, changes and ends."""
