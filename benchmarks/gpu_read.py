@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 GPUS, LINKS = 8, 18
@@ -79,7 +79,7 @@ def measure(reads: int, *, has_limit: bool) -> int:
     if not samples:
         sys.stderr.write("no GPU\n")
         return 2
-    print_functions(settings, reads=min(reads, 20))
+    print_functions(lambda: gpu.read(settings), reads=min(reads, 20))
     whole = statistics.median(read_ms) + statistics.median(parse_ms)
     sys.stdout.write(
         f"\n{len(reading.gpus)} GPUs, {samples} samples:"
@@ -91,18 +91,16 @@ def measure(reads: int, *, has_limit: bool) -> int:
     return int(has_limit and whole > LIMIT_MS)
 
 
-def print_functions(settings: object, reads: int) -> None:
+def print_functions(read: Callable[[], object], reads: int) -> None:
     """Print what each function of the library takes in one read, the most costly first.
 
     The profiler's own share is in it: about a microsecond for each call.
     """
-    from sentinel_exporters.collectors import gpu
-
     profile = cProfile.Profile()
     for _ in range(reads):
         time.sleep(PAUSE_S)
         profile.enable()
-        gpu.read(settings)  # type: ignore[arg-type]  # the collector's own settings
+        read()
         profile.disable()
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]  # not in typeshed
     rows = sorted(
