@@ -93,6 +93,13 @@ def test_a_field_of_a_type_that_is_not_known_is_no_reading(machine: Machine) -> 
     assert unavailable(series, FULL["uuid"])["memory_temperature_celsius"] == "not_supported"
 
 
+def test_fields_that_are_refused_together_have_one_reason(machine: Machine) -> None:
+    series = machine.restart({**FULL, "fields": f"!{NO_PERMISSION}"})
+    assert success(series) == 1, machine.take_log()
+    names = ("memory_temperature_celsius", "recovery_action", "nvlink_bytes_total")
+    assert unavailable(series, FULL["uuid"]) == dict.fromkeys(names, "no_permission")
+
+
 def test_a_text_that_cannot_be_read_takes_no_gpu_away(machine: Machine) -> None:
     # What a card with a damaged memory of its own says of itself.
     damaged = {**FULL, "serial": "\udcff\udcfe", "name": "\udcff"}

@@ -227,9 +227,10 @@ int nvmlDeviceGetNvLinkErrorCounter(device *gpu, unsigned link, unsigned counter
 }
 
 int nvmlDeviceGetFieldValues(device *gpu, int count, field_value *fields) {
-    int at;
-    if (state() != OK)
-        return state();
+    char ignored[32];
+    int at, result = of_device(gpu, "fields", ignored, sizeof ignored);
+    if (result != OK && result != NOT_SUPPORTED)
+        return result;
     for (at = 0; at < count; at++) {
         char name[48];
         if (small(gpu, "field_type", &fields[at].type) != OK)

@@ -14,6 +14,7 @@
  *     gpu.N.<name>    see the functions
  *     gpu.N.mig.M.…   the same, of the MIG device M
  *     gpu.N.field.F   a field value, of all links or of none; gpu.N.field.F.S: of scope S
+ *     gpu.N.fields    only of use as an error, of all field values at once
  *     gpu.N.field_type    the nvmlValueType_t that all of them have; 3 (64 bits) without it
  *     xids            card:number card:number …; more are appended
  *     event_wait      only of use as an error

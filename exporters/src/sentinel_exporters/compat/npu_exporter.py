@@ -116,10 +116,7 @@ def _of_table(chip: Chip, reading: Reading) -> _Values:
     yield "utilization", chip.aicore_percent
     yield "temperature", chip.temperature_celsius
     yield "power", _power(chip, reading)
-    yield (
-        "health_status",
-        _HEALTH.get(chip.health.upper(), 0),
-    )
+    yield "health_status", _HEALTH.get(chip.health.upper(), 0)
     if chip.processes is not None:
         yield "process_info_num", len(chip.processes)
     if chip.ddr:
