@@ -50,11 +50,13 @@ def test_a_mig_device_is_as_busy_as_its_own_counters_say(machine: Machine) -> No
         lambda: mig(machine.exporter.series(), "utilization_ratio"),
     )
     assert found == {"MIG-aaaa": 0.25, "MIG-bbbb": 0.75}
+    # The counters of the whole are of no use then.
+    assert label_sets(machine.exporter.series(), "accelerator_activity_ratio") == []
 
 
 def test_processes_of_a_mig_device_count_for_it_and_for_the_gpu(machine: Machine) -> None:
     me = os.getpid()
-    # Process 1 is on both devices; the GPU itself tells one of its own, and one of them again.
+    # Process 1 is on both devices; the GPU itself tells one of its own, and these again.
     series = machine.restart(
         {
             **split(
@@ -62,7 +64,7 @@ def test_processes_of_a_mig_device_count_for_it_and_for_the_gpu(machine: Machine
                 {**SLICE, "compute": f"{me}:100 1:30"},
                 {**OTHER, "compute": "1:4"},
             ),
-            "compute": f"{me}:100 2:1000",
+            "compute": f"{me}:100 1:30 2:1000",
         }
     )
     assert mig(series, "user_processes") == {"MIG-aaaa": 2, "MIG-bbbb": 1}
