@@ -101,7 +101,12 @@ def test_a_slow_or_broken_collector_neither_delays_nor_hides_the_others(
         "    threading.Event().wait()\n"
         "def parse(r): ...\n"
     )
-    names = "aaa_import,aab_contract,aac_raising,aad_hanging,toy"
+    (site / "zzz_other.py").write_text(
+        "from sentinel_exporters.core import Metric\n"
+        "METRICS = (Metric('toy_open_files', 'gauge', 'Something else.'),)\n"
+        "def read(settings): ...\ndef parse(r): ...\n"
+    )
+    names = "aaa_import,aab_contract,aac_raising,aad_hanging,toy,zzz_other"
     with serving(
         tmp_path / "log",
         "--collectors",
@@ -117,11 +122,16 @@ def test_a_slow_or_broken_collector_neither_delays_nor_hides_the_others(
                 "aac_raising": 0,
                 "aad_hanging": 0,
                 "toy": 1,
+                "zzz_other": 0,
             }
             assert values(series, "toy_open_files")[""] > 0
         landing = exporter.get("/")[1].decode()
     assert (tmp_path / "runs").read_text() == "x"
-    for reason in ("no_such_module", "needs either read() or probe()", "no disk", "time limit"):
+    reasons = (
+        "no_such_module", "needs either read() or probe()", "no disk", "time limit",
+        "toy_open_files is declared differently",
+    )  # fmt: skip
+    for reason in reasons:
         assert reason in landing
         assert (tmp_path / "log").read_text().count(reason) == 1
 

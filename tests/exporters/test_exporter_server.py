@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import math
 import signal
 import socket
 import threading
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from sentinel_exporters.deadline import DeadlineReader
+from sentinel_exporters.deadline import DeadlineReader, DeadlineWriter
+from sentinel_exporters.pages import find_limit_s
 from tests.exporters.running import NPU_SMI, Exporter, run_exporter, serving, values
 from tests.lab.wait import wait_for
 
@@ -154,6 +156,16 @@ def test_a_client_that_sends_byte_by_byte_has_no_more_time_for_it() -> None:
         theirs.close()
 
 
+def test_whose_time_is_over_is_not_read_from_and_not_sent_to() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"GET")
+        with pytest.raises(TimeoutError):
+            DeadlineReader(ours, time.monotonic(), 100).readinto(bytearray(3))
+        with pytest.raises(TimeoutError):
+            DeadlineWriter(ours, 0).write(b"answer")
+
+
 def gated_tool(folder: Path) -> Path:
     """A npu-smi that says that it runs, and waits and says so until the file `go` is there.
 
@@ -212,6 +224,14 @@ def test_while_a_tool_takes_its_time_a_scrape_gets_what_it_said_before(tmp_path:
                 if age < ages[-1]
             ],
         )
+
+
+@pytest.mark.parametrize(
+    ("told", "limit_s"),
+    [("10", 9.5), ("1", 0.5), ("0.8", 0.4), ("", math.inf), ("0", math.inf)],
+)
+def test_a_scrape_ends_a_little_before_the_scraper_gives_up(told: str, limit_s: float) -> None:
+    assert find_limit_s({"X-Prometheus-Scrape-Timeout-Seconds": told}) == limit_s
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "0", "nan", "inf", "1e400"])

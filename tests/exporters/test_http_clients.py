@@ -68,29 +68,36 @@ def test_a_request_that_is_cut_short_is_not_answered_with_a_page(
     assert is_page(site.ask())
 
 
+@contextlib.contextmanager
+def limit_of_files(soft: int) -> Iterator[None]:
+    """Let this process, and those that it starts, open so many files where that is allowed."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
 def test_more_clients_than_are_waited_for_shut_nobody_out(
     site: ToySite, caplog: pytest.LogCaptureFixture
 ) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Both ends of each connection are here.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
-    try:
-        with contextlib.ExitStack() as held:
-            silent = [held.enter_context(site.connect()) for _ in range(1000)]
-            for number, connection in enumerate(silent):
-                with contextlib.suppress(OSError):
-                    connection.sendall(b"GET /metrics HTTP/1.1\r\nX: "[: number % 25])
-            wait_for("a page in spite of them", lambda: is_page(site.ask()))
-            threads = [one for one in threading.enumerate() if one.name == "http"]
-            assert len(threads) <= 512
-            # Some had to go, some had no room, and the others are waited for still.
-            ends = Counter(what_came(connection) for connection in silent)
-            assert caplog.text.count("connections refused") == 1
-            assert set(ends) == {b"dropped", b"HTTP/1.0 503 ", b"nothing"}
-            # Those that have sent no byte may not have been taken in yet.
-            assert ends[b"nothing"] <= 256 + 1000 // 25
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with limit_of_files(4096), contextlib.ExitStack() as held:
+        silent = [held.enter_context(site.connect()) for _ in range(1000)]
+        for number, connection in enumerate(silent):
+            with contextlib.suppress(OSError):
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nX: "[: number % 25])
+        wait_for("a page in spite of them", lambda: is_page(site.ask()))
+        threads = [one for one in threading.enumerate() if one.name == "http"]
+        assert len(threads) <= 512
+        # Some had to go, some had no room, and the others are waited for still.
+        ends = Counter(what_came(connection) for connection in silent)
+        assert caplog.text.count("connections refused") == 1
+        assert set(ends) == {b"dropped", b"HTTP/1.0 503 ", b"nothing"}
+        # Those that have sent no byte may not have been taken in yet.
+        assert ends[b"nothing"] <= 256 + 1000 // 25
     wait_for(
         "their threads to end", lambda: "http" not in {t.name for t in threading.enumerate()}
     )
@@ -98,7 +105,9 @@ def test_more_clients_than_are_waited_for_shut_nobody_out(
 
 def test_clients_for_whom_there_is_no_file_take_turns(tmp_path: Path) -> None:
     with (
-        serving(tmp_path / "log", "--collectors", "npu") as exporter,
+        # systemd's default; it is raised where that is permitted.
+        limit_of_files(1024),
+        serving(tmp_path / "log", "--verbose", "--collectors", "npu") as exporter,
         contextlib.ExitStack() as held,
     ):
         assert resource.prlimit(exporter.process.pid, resource.RLIMIT_NOFILE)[0] > 1024
@@ -110,6 +119,8 @@ def test_clients_for_whom_there_is_no_file_take_turns(tmp_path: Path) -> None:
         assert (
             exporter.log.read_text().count("connections wait reason=Too many open files") == 1
         )
+        # It had to be made for them: they did not go by themselves, when their time was over.
+        assert "error=the request was cut short" in exporter.log.read_text()
 
 
 def test_the_client_that_is_dropped_is_the_oldest_that_has_had_its_time() -> None:
@@ -246,6 +257,25 @@ def test_one_that_is_dropped_counts_until_its_thread_has_ended() -> None:
         assert not connections.admit(three)
         connections.leave(one)
         assert connections.admit(four)
+
+
+def test_one_that_is_dropped_while_it_shakes_hands_stays_so() -> None:
+    connections = Connections(max_waiting=1, patience_s=0)
+    with contextlib.ExitStack() as held:
+        in_clear, encrypted = pair(), pair()
+        for end in (*in_clear, *encrypted):
+            held.enter_context(end).setblocking(False)
+        assert connections.admit(in_clear[0])
+        connections.replace(in_clear[0], encrypted[0])
+        assert what_came(encrypted[1]) == b"nothing"
+        # Of one that goes on, the new object is the one that is dropped.
+        connections.drop_oldest()
+        assert what_came(encrypted[1]) == b"dropped"
+        other = pair()
+        for end in other:
+            held.enter_context(end).setblocking(False)
+        connections.replace(encrypted[0], other[0])
+        assert what_came(other[1]) == b"dropped"
 
 
 def test_the_end_waits_for_answers_and_not_for_clients() -> None:

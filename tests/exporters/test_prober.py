@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import pytest
 from sentinel_exporters.core import CollectorSettings, Sample, Target
 from sentinel_exporters.errors import BadTarget, CollectorError
 from sentinel_exporters.outcome import Outcome
+from sentinel_exporters.probed import Asked, Probed
 from sentinel_exporters.prober import Prober, TooManyProbes
 from tests.exporters.toy import (
     VALUE,
@@ -281,3 +283,18 @@ def test_what_is_no_longer_asked_is_no_longer_shown(monkeypatch: pytest.MonkeyPa
     later = time.monotonic() + 3601
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert prober.last_results() == []
+
+
+def test_of_a_crowd_of_targets_the_last_are_remembered() -> None:
+    probed = Probed()
+    for at in range(5000):
+        probed.note(Asked("bmc", f"host{at}", "x"), Outcome("bmc"))
+    addresses = {one.asked.address for one in probed.recent()}
+    assert addresses == {f"host{at}" for at in range(5000 - 4096, 5000)}
+
+
+def test_what_a_probe_found_is_not_kept() -> None:
+    prober = make_prober(Source("bmc"))
+    found = weakref.ref(prober.probe("bmc", "10.0.0.1", "x").samples[0])
+    # The run's thread may be about to end.
+    wait_for("it to be gone", lambda: found() is None)

@@ -89,6 +89,7 @@ def test_a_partial_reading_goes_out_and_counts_as_failed() -> None:
     outcome = collect(make_runner(Source("a", problems=("card 3 is damaged",))))["a"]
     assert outcome.samples
     assert not outcome.is_success
+    assert outcome.last_success is None
 
 
 def test_a_collector_that_hangs_fails_and_the_others_answer() -> None:

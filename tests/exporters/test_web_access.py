@@ -32,6 +32,8 @@ def test_users_are_asked_for_name_and_password_on_every_path(site: Site) -> None
             {"Authorization": text}
             for text in ("", "Basic", "Basic !", "Basic YQ", f"Bearer {ALICE}", "Basic ÿ")
         ]
+        good = basic("alice:secret")["Authorization"]
+        wrong.append({"Authorization": good.replace("Basic", "Bearer")})
         for refused in wrong:
             assert ask(port, None, refused)[0] == 401
 

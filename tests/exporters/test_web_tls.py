@@ -113,6 +113,35 @@ def test_version_suite_and_curve_are_those_of_the_file(site: Site) -> None:
                 connect(port, context)
 
 
+def test_the_least_version_is_that_of_the_file(site: Site) -> None:
+    site.configure("min_version: TLS13")
+    older = trusting(site.servers)
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    with site.serving() as port:
+        with connect(port, trusting(site.servers)) as encrypted:
+            assert encrypted.version() == "TLSv1.3"
+        with pytest.raises(ssl.SSLError):
+            connect(port, older)
+
+
+@pytest.mark.parametrize("is_the_servers", [True, False])
+def test_the_order_of_suites_is_the_servers_or_the_clients(
+    site: Site, is_the_servers: bool
+) -> None:
+    large, small = "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"
+    site.configure(
+        "max_version: TLS12, cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,"
+        " TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256],"
+        f" prefer_server_cipher_suites: {str(is_the_servers).lower()}"
+    )
+    client = trusting(site.servers)
+    client.set_ciphers(f"{small}:{large}")
+    with site.serving() as port, connect(port, client) as encrypted:
+        chosen = encrypted.cipher()
+    assert chosen is not None
+    assert chosen[0] == (large if is_the_servers else small)
+
+
 def test_a_client_needs_a_certificate_of_the_authority_that_is_named(site: Site) -> None:
     site.configure(CLIENTS)
     good = site.clients.sign("prometheus")

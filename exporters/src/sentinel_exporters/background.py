@@ -80,8 +80,7 @@ class Background:
             last, current = self._last, self._current
             reading, success = self._last_reading, self._last_success
         now = time.monotonic()
-        is_late = current is not last and current.duration_s > self._timeout_s
-        if last is None or is_late:
+        if last is None or current.duration_s > self._timeout_s:
             duration_s, problems = current.duration_s, [TOO_SLOW]
         else:
             duration_s, problems = last.duration_s, []
