@@ -33,7 +33,6 @@ class Query:
     join: Join | None = None
     is_rate: bool = False
     needs: str = ""
-    absent: str = ""
 
     def expression(self) -> str:
         """Return PromQL that has data if the panel's has: the same series, labels and joins."""
@@ -75,7 +74,7 @@ def load_queries(exporter: str) -> list[Query]:
 def _read_queries(dashboard: dict[str, Any], listed: dict[str, Any]) -> Iterator[Query]:
     unknown = listed.keys() - {
         "panel", "variable", "names", "match", "shows", "groups", "over", "join", "rate",
-        "needs", "absent",
+        "needs",
     }  # fmt: skip
     assert not unknown, unknown
     title = listed.get("panel") or f"${listed['variable']}"
@@ -91,7 +90,6 @@ def _read_queries(dashboard: dict[str, Any], listed: dict[str, Any]) -> Iterator
             join=Join(join["with"], _words(join["on"]), _words(join["take"])) if join else None,
             is_rate=listed.get("rate", False),
             needs=listed.get("needs", ""),
-            absent=listed.get("absent", ""),
         )
 
 

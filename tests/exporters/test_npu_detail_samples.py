@@ -100,6 +100,16 @@ def test_a_network_that_was_not_tested_has_no_verdict(word: str, values: list[fl
     assert series(found, "accelerator_network_health_info") == {(*KEY, word): 1}
 
 
+def test_the_networks_traffic_has_a_series_for_each_direction() -> None:
+    found = samples(
+        Details(network_transmitted_bytes_per_s=5e6, network_received_bytes_per_s=0)
+    )
+    assert series(found, "accelerator_network_throughput_bytes_per_second") == {
+        (*KEY, "transmit"): 5e6,
+        (*KEY, "receive"): 0,
+    }
+
+
 def test_what_is_not_told_has_no_sample() -> None:
     assert {sample.metric.name for sample in samples(Details())} == {
         "accelerator_info",

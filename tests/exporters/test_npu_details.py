@@ -125,7 +125,37 @@ def test_the_network_is_told_in_the_tools_word() -> None:
     assert details.read_network(text) == {None: Details(network="Receive timeout")}
 
 
-@pytest.mark.parametrize("reader", [one for _, one, _ in EXPECTED] + [details.read_network])
+NETWORK: list[Reader] = [details.read_network, details.read_bandwidth]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_networks_traffic_is_told_both_ways(end: str) -> None:
+    text = (
+        f"[WARN] slow{end}Bandwidth TX:  1234.56 MB/sec{end}Bandwidth RX:     0.00 MB/sec{end}"
+    )
+    assert details.read_bandwidth(text) == {
+        None: Details(
+            network_transmitted_bytes_per_s=1_234_560_000, network_received_bytes_per_s=0
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bandwidth TX:  1234.56 MB/sec\n",
+        "Bandwidth TX:  1.00 MB/sec\nBandwidth RX:  NA MB/sec\n",
+        "Bandwidth TX:  1.00 MB/sec\nBandwidth RX:  -1.00 MB/sec\n",
+        "Bandwidth TX:  1.00 GB/sec\nBandwidth RX:  1.00 GB/sec\n",
+        "Bandwidth TX:  1.00 MB/sec\nBandwidth RX:  1.0",
+    ],
+)
+def test_traffic_that_is_not_told_in_full_is_damage(text: str) -> None:
+    with pytest.raises(Damaged):
+        details.read_bandwidth(text)
+
+
+@pytest.mark.parametrize("reader", [one for _, one, _ in EXPECTED] + NETWORK)
 @pytest.mark.parametrize(
     "text",
     [
@@ -148,7 +178,7 @@ def test_a_head_without_values_is_not_supported_where_the_tool_says_so() -> None
         details.read_voltage(head)
 
 
-@pytest.mark.parametrize("reader", [one for _, one, _ in EXPECTED] + [details.read_network])
+@pytest.mark.parametrize("reader", [one for _, one, _ in EXPECTED] + NETWORK)
 @pytest.mark.parametrize(
     "text",
     [

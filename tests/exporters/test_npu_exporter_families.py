@@ -40,6 +40,7 @@ def of_910b(*, health: str = "OK", network: str = "Success") -> Reading:
             details.read_health(text("health-alarm")),
             details.read_board(text("board-910b")),
             {None: Details(network=network)},
+            details.read_bandwidth("Bandwidth TX: 120.50 MB/sec\nBandwidth RX: 7.25 MB/sec\n"),
         )
         for part in found.values()
     )
@@ -79,6 +80,8 @@ def labels(sample: Sample) -> dict[str, str]:
         ("npu_chip_info_aicore_current_freq", 1650),
         ("npu_chip_info_health_status", 1),
         ("npu_chip_info_network_status", 1),
+        ("npu_chip_info_bandwidth_tx", 120.5),
+        ("npu_chip_info_bandwidth_rx", 7.25),
         ("npu_chip_info_process_info_num", 2),
         ("npu_chip_info_hbm_used_memory", 27011),
         ("npu_chip_info_hbm_total_memory", 65536),

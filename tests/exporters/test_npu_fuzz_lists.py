@@ -32,6 +32,7 @@ READERS = {
     "board": details.read_board,
     "proc-mem": details.read_process_memory,
     "net": details.read_network,
+    "bandwidth": details.read_bandwidth,
     "vnpu": vnpu.read_vnpus,
     "template": vnpu.read_templates,
 }

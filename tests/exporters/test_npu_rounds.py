@@ -246,11 +246,26 @@ def test_the_network_is_asked_by_the_physical_id(machine: Machine) -> None:
     machine.show("info", Table(rows, device_column="Phy-ID").text())
     machine.show("network-2", "net health status: Success\n")
     machine.show("network-3", "net health status: Fault\n")
+    machine.show(
+        "bandwidth-2", "Bandwidth TX:   120.50 MB/sec\nBandwidth RX:     0.00 MB/sec\n"
+    )
+    machine.show(
+        "bandwidth-3", "Bandwidth TX:     1.00 MB/sec\nBandwidth RX:     2.00 MB/sec\n"
+    )
     reading = read(machine.source(has_network=True))
     assert [chip.logic_id for chip in reading.chips] == [0, 1]
     assert [chip.details.network for chip in reading.chips] == ["Success", "Fault"]
+    rates = [
+        (one.network_transmitted_bytes_per_s, one.network_received_bytes_per_s)
+        for one in (chip.details for chip in reading.chips)
+    ]
+    assert rates == [(120.5e6, 0), (1e6, 2e6)]
     asked = {line for line in machine.asked() if line.startswith("hccn_tool")}
-    assert asked == {"hccn_tool -i 2 -net_health -g", "hccn_tool -i 3 -net_health -g"}
+    assert asked == {
+        f"hccn_tool -i {chip} -{what} -g"
+        for chip in (2, 3)
+        for what in ("net_health", "bandwidth")
+    }
 
 
 def test_a_chip_without_a_network_is_no_problem_and_one_that_lost_it_is(

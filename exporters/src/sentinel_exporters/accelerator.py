@@ -239,6 +239,11 @@ NETWORK_HEALTHY = _family(
 NETWORK_HEALTH_INFO = _family(
     "network_health_info", "Always 1; the network's health in the driver's own word.", "state"
 )
+NETWORK_THROUGHPUT = _family(
+    "network_throughput_bytes_per_second",
+    "Traffic of the chip's own network, over the driver's own moment of measuring.",
+    "direction",
+)
 VNPU_INFO = _family(
     "vnpu_info",
     "Always 1; a share that the chip is split into, and the container that has it.",

@@ -51,6 +51,8 @@ _FAMILIES: Mapping[str, Metric] = {
         "aicore_current_freq": "Frequency of the AI cores in MHz.",
         "health_status": "Health: 1 healthy, 0 not, -1 unknown.",
         "network_status": "Health of the network: 1 healthy, 0 not.",
+        "bandwidth_tx": "Traffic that the network sends, in MB a second.",
+        "bandwidth_rx": "Traffic that the network receives, in MB a second.",
         "process_info_num": "Processes on the chip.",
         "used_memory": "DDR memory in use, in MB.",
         "total_memory": "DDR memory in MB.",
@@ -147,6 +149,10 @@ def _of_details(chip: Chip) -> _Values:
     if details.network is not None:
         # Init, before anything was detected, counts as healthy there.
         yield "network_status", float(details.network.upper() in {"SUCCESS", "INIT"})
+    if details.network_transmitted_bytes_per_s is not None:
+        yield "bandwidth_tx", details.network_transmitted_bytes_per_s / 1e6
+    if details.network_received_bytes_per_s is not None:
+        yield "bandwidth_rx", details.network_received_bytes_per_s / 1e6
     if chip.hbm:
         yield "hbm_utilization", details.hbm_percent
         yield "hbm_temperature", details.memory_celsius

@@ -88,6 +88,8 @@ class Details:
     templates: Mapping[str, Template] | None = None
     free_aicores: int | None = None
     network: str | None = None
+    network_transmitted_bytes_per_s: float | None = None
+    network_received_bytes_per_s: float | None = None
     board: Board | None = None
     processes: tuple[DeviceProcess, ...] | None = None
 

@@ -32,6 +32,7 @@ METRICS = (
     family.ERROR_CODE,
     family.NETWORK_HEALTHY,
     family.NETWORK_HEALTH_INFO,
+    family.NETWORK_THROUGHPUT,
     family.HUGEPAGES_USED,
     family.HUGEPAGES_TOTAL,
     family.VNPU_INFO,
@@ -100,6 +101,11 @@ def _of_details(identity: Identity, details: Details) -> Iterator[Sample]:
         if details.network.upper() not in _NO_NETWORK_VERDICT:
             is_healthy = details.network.upper() == "SUCCESS"
             yield from identity.sample(family.NETWORK_HEALTHY, float(is_healthy))
+    for direction, rate in (
+        ("transmit", details.network_transmitted_bytes_per_s),
+        ("receive", details.network_received_bytes_per_s),
+    ):
+        yield from identity.sample(family.NETWORK_THROUGHPUT, rate, direction)
 
 
 def _of_ecc(identity: Identity, memories: list[Ecc]) -> Iterator[Sample]:

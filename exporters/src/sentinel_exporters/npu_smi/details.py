@@ -34,7 +34,11 @@ _ENGINES = {
 }
 _POWER = ("npu real-time power", "power dissipation")
 _MEGAHERTZ = 1e6
+_MEGABYTE = 1e6
 _NETWORK = re.compile(r"net health status\s*:[ \t]*(\S[^\r\n]*?)\s*(?:[\r\n]|$)")
+_BANDWIDTH = re.compile(
+    r"Bandwidth (TX|RX)\s*:\s*(\d{1,9}\.\d{1,6}) MB/sec\s*(?:[\r\n]|$)", re.ASCII
+)
 
 
 def read_usages(text: str) -> ByChip:
@@ -165,8 +169,23 @@ def read_network(text: str) -> ByChip:
     """Decode `hccn_tool -i … -net_health -g` of one chip: the state in the tool's word."""
     found = _NETWORK.search(text)
     if not found:
-        raise NotSupported(explain(text)) if is_refusal(text) else Damaged(explain(text))
+        raise _refuse(text)
     return {None: Details(network=found[1])}
+
+
+def read_bandwidth(text: str) -> ByChip:
+    """Decode `hccn_tool -i … -bandwidth -g` of one chip."""
+    told = {direction: float(rate) * _MEGABYTE for direction, rate in _BANDWIDTH.findall(text)}
+    if len(told) != 2:
+        raise _refuse(text)
+    details = Details(
+        network_transmitted_bytes_per_s=told["TX"], network_received_bytes_per_s=told["RX"]
+    )
+    return {None: details}
+
+
+def _refuse(text: str) -> Exception:
+    return NotSupported(explain(text)) if is_refusal(text) else Damaged(explain(text))
 
 
 def read_board(text: str) -> ByChip:

@@ -123,11 +123,11 @@ class Interview:
         except (Damaged, NpuSmiError) as error:
             is_silent = isinstance(error, NoAnswer)
             # A chip without a network is no fault; one that had one before is.
-            had_none = question.kind == NETWORK and question.key not in self._networked
+            had_none = question.kind in NETWORK and question.key not in self._networked
             if had_none and not is_silent:
                 return _Answer(now, STATIC_S)
             return _Answer(now, question.every_s, problem=str(error), is_silent=is_silent)
-        if question.kind == NETWORK:
+        if question.kind in NETWORK:
             self._networked.add(question.key)
         return _Answer(now, question.every_s, details)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..npu.reading import Details
 from .details import (
     ByChip,
+    read_bandwidth,
     read_board,
     read_common,
     read_ecc,
@@ -26,7 +27,11 @@ from .vnpu import read_templates, read_vnpus
 STATIC_S = 3600.0
 # In units of the setting `detail_interval_s`.
 _OFTEN, _SELDOM = 1.0, 5.0
-NETWORK = "net_health"
+# What hccn_tool is asked, by the kind of question.
+NETWORK = {
+    "net_health": ("-net_health", "-g"),
+    "bandwidth": ("-bandwidth", "-g"),
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ def _of_chip(chip: Chip, interval_s: float, has_network_tool: bool) -> Iterator[
     if chip.health != "OK":
         yield "health", _OFTEN * interval_s, read_health
     if has_network_tool:
-        yield NETWORK, _OFTEN * interval_s, read_network
+        yield "net_health", _OFTEN * interval_s, read_network
+        yield "bandwidth", _OFTEN * interval_s, read_bandwidth
     yield "info-vnpu", _SELDOM * interval_s, read_vnpus
     yield "board", STATIC_S, read_board

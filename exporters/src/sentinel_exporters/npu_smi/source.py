@@ -138,8 +138,8 @@ class NpuSmi:
             raise type(error)(f"{' '.join([self._command, *arguments])}: {error}") from error
 
     def _ask(self, question: Question, timeout_s: float) -> str:
-        if question.kind == NETWORK:
+        if question.kind in NETWORK:
             place = (question.npu_id, question.chip_id or 0)
-            arguments = ["-i", str(self._physical_ids[place]), "-net_health", "-g"]
+            arguments = ["-i", str(self._physical_ids[place]), *NETWORK[question.kind]]
             return run_tool(self._hccn_tool, arguments, timeout_s)
         return run_tool(self._command, question.arguments, timeout_s)
