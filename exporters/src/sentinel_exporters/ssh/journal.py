@@ -21,11 +21,16 @@ FOLDERS = (Path("/var/log/journal"), Path("/run/log/journal"))
 # What root's sshds write. Who the sender is the kernel says; what it calls itself the sender,
 # and no more than that is in the journal of a program that ends at once (no _COMM).
 _SENDERS = " + ".join(f"_UID=0 SYSLOG_IDENTIFIER={name}" for name in SSHD_TAGS).split()
+_JOURNALCTL = (
+    "journalctl", "--system", "--quiet", "--output=json", "--output-fields=MESSAGE,_PID",
+)  # fmt: skip
 _CHUNK_BYTES = 1 << 16
 _BATCH_BYTES = 4 << 20
 _LINE_BYTES = 64 << 10
 # How long journalctl may take to end when it is told to.
 _END_S = 1.0
+# And how long to tell the last entry.
+_LOOK_S = 5.0
 
 
 def is_readable() -> bool:
@@ -42,7 +47,7 @@ class Journal:
 
     def __init__(self) -> None:
         """Follow the journal from now on. Raises CollectorError where that is not possible."""
-        self._cursor = ""
+        self._cursor = _find_end()
         self._rest = b""
         self._output = -1
         self._process = self._start()
@@ -78,14 +83,11 @@ class Journal:
     def _start(self) -> subprocess.Popen[bytes]:
         if not is_readable():
             raise CollectorError("the system's journal cannot be read")
-        where = ["--lines=0"]
-        if self._cursor:
-            where = [f"--after-cursor={self._cursor}", "--no-tail"]
+        after = [f"--after-cursor={self._cursor}"] if self._cursor else []
         ours, theirs = os.pipe()
         try:
             process = subprocess.Popen(
-                ["journalctl", "--system", "--follow", "--quiet", "--output=json",
-                 "--output-fields=MESSAGE,_PID", *where, *_SENDERS],
+                [*_JOURNALCTL, "--follow", "--no-tail", *after, *_SENDERS],
                 stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         except OSError as error:
@@ -117,21 +119,45 @@ class Journal:
         return lines
 
 
+def _find_end() -> str:
+    """Return the cursor of the last entry, empty where there is none.
+
+    journalctl itself may take a while until it is where it is to begin (`--lines=0`), and
+    leaves out what is written meanwhile. Raises CollectorError.
+    """
+    try:
+        done = subprocess.run(
+            [*_JOURNALCTL, "--lines=1"], stdin=subprocess.DEVNULL, capture_output=True,
+            check=True, timeout=_LOOK_S,
+        )  # fmt: skip
+    except OSError as error:
+        raise CollectorError(f"journalctl: {error.strerror}") from error
+    except subprocess.SubprocessError as error:
+        raise CollectorError(f"journalctl: {error}") from error
+    return str(_load(done.stdout).get("__CURSOR", ""))
+
+
 def _decode(line: bytes) -> tuple[str, int, str] | None:
     """Return cursor, pid and message; None for an entry without them.
 
-    Format: https://systemd.io/JOURNAL_EXPORT_FORMATS, JSON. A message that is not UTF-8 is a
-    list of its bytes.
+    A message that is not UTF-8 is a list of its bytes.
     """
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(entry, dict):
-        return None
+    entry = _load(line)
     cursor, pid, message = (entry.get(key) for key in ("__CURSOR", "_PID", "MESSAGE"))
     if isinstance(message, list) and all(isinstance(one, int) for one in message):
         message = bytes(one & 255 for one in message).decode(errors="replace")
     if not (isinstance(cursor, str) and isinstance(pid, str) and isinstance(message, str)):
         return None
     return (cursor, int(pid), message) if pid.isdecimal() else None
+
+
+def _load(line: bytes) -> dict[str, object]:
+    """Return an entry's fields, none of what is no entry.
+
+    Format: https://systemd.io/JOURNAL_EXPORT_FORMATS, JSON.
+    """
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return entry if isinstance(entry, dict) else {}
