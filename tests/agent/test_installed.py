@@ -122,7 +122,6 @@ def test_operators_get_in_through_their_own_sshd_in_a_flood_on_port_22(
         lab.server.grant(make_grant("alice", lab.keys["alice"]), mode="enforce")
         argv = [*lab.node.ssh_argv("alice", lab.keys["alice"], "-p", "2222"), "true"]
         assert subprocess.run(argv, capture_output=True, check=False).returncode == 255
-        assert len(held) == 200
 
 
 def test_the_operators_own_sshd_outlives_what_takes_its_folder_away(lab: InstallLab) -> None:
