@@ -21,17 +21,19 @@ def show(source: Source, value: float) -> None:
 
 
 def test_a_source_that_is_slow_shows_its_last_result_and_its_age_at_once() -> None:
-    source = Source("slow")
-    runner = make_runner(source, Source("good"))
+    source, good = Source("slow"), Source("good")
+    runner = make_runner(source, good)
     show(source, 1)
+    show(good, 1)
     collect(runner)
     source.gate.clear()
+    show(good, 2)
     began = time.monotonic()
     outcomes = collect(runner, limit_s=60)
     assert time.monotonic() - began < SOON_S
     assert outcomes["slow"].samples == (VALUE.sample(1, "slow"),)
     assert own(outcomes["slow"])["sentinel_collector_age_seconds"] >= foreground.PATIENCE_S
-    assert own(outcomes["good"])["sentinel_collector_age_seconds"] < foreground.PATIENCE_S
+    assert outcomes["good"].samples == (VALUE.sample(2, "good"),)
     source.gate.set()
 
 
