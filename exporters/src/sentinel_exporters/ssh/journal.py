@@ -21,8 +21,10 @@ FOLDERS = (Path("/var/log/journal"), Path("/run/log/journal"))
 # What root's sshds write. Who the sender is the kernel says; what it calls itself the sender,
 # and no more than that is in the journal of a program that ends at once (no _COMM).
 _SENDERS = " + ".join(f"_UID=0 SYSLOG_IDENTIFIER={name}" for name in SSHD_TAGS).split()
+# Following is of this start of the machine alone, and so is what is followed from.
 _JOURNALCTL = (
-    "journalctl", "--system", "--quiet", "--output=json", "--output-fields=MESSAGE,_PID",
+    "journalctl", "--system", "--boot", "--quiet", "--output=json",
+    "--output-fields=MESSAGE,_PID",
 )  # fmt: skip
 _CHUNK_BYTES = 1 << 16
 _BATCH_BYTES = 4 << 20
@@ -120,15 +122,17 @@ class Journal:
 
 
 def _find_end() -> str:
-    """Return the cursor of the last entry, empty where there is none.
+    """Return the cursor of the sshds' last entry, empty where there is none.
 
     journalctl itself may take a while until it is where it is to begin (`--lines=0`), and
-    leaves out what is written meanwhile. Raises CollectorError.
+    leaves out what is written meanwhile. Another's entry would not do: before systemd 256,
+    `--after-cursor` leaves out one of those that are asked for, whatever the cursor's is.
+    Raises CollectorError.
     """
     try:
         done = subprocess.run(
-            [*_JOURNALCTL, "--lines=1"], stdin=subprocess.DEVNULL, capture_output=True,
-            check=True, timeout=_LOOK_S,
+            [*_JOURNALCTL, "--lines=1", *_SENDERS], stdin=subprocess.DEVNULL,
+            capture_output=True, check=True, timeout=_LOOK_S,
         )  # fmt: skip
     except OSError as error:
         raise CollectorError(f"journalctl: {error.strerror}") from error
