@@ -193,6 +193,8 @@ class Bmc:
     port: int = 0
     manufacturer: int = 10876
     is_host_on: bool = True
+    # Whether the user without a name may log in, with the same password.
+    has_nameless_user: bool = False
     # Further entries of the event log: record type and 13 bytes.
     events: Sequence[tuple[int, bytes]] = ()
     # Answers in place of the simulator's own, the completion code first.
@@ -281,6 +283,7 @@ class Bmc:
 
     def _lan(self, chassis: Path) -> str:
         library = f'loadlib "{_answers_module()}" "{self._answers}"' if self.answers else ""
+        nameless = "true" if self.has_nameless_user else "false"
         roles = "\n".join(
             f"    allowed_auths_{role} none md2 md5 straight"
             for role in ("callback", "user", "operator", "admin")
@@ -296,7 +299,7 @@ set_working_mc 0x20
     guid {self.guid}
   endlan
   chassis_control "{chassis}"
-  user 1 false "" "x" user 10 none md2 md5 straight
+  user 1 {nameless} "" "{self.password}" user 10 none md2 md5 straight
   user 2 true "{USER}" "{self.password}" admin 63 none md2 md5 straight
 """
 

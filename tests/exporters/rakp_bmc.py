@@ -86,10 +86,13 @@ class Sealer:
 
 @dataclass
 class RakpBmc:
-    """Listens on loopback and knows one user, one cipher suite and a few commands."""
+    """Listens on loopback and knows one user, some cipher suites and a few commands."""
 
-    suite: int
+    suites: tuple[int, ...]
     commands: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    # Of each login: the privilege that was asked for (13.20), and the cipher suite.
+    roles: list[int] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
     opened: int = 0
     closed: int = 0
     port: int = 0
@@ -133,19 +136,23 @@ class RakpBmc:
 
     def _outside(self, packet: bytes) -> bytes:
         request = packet[14 : 14 + packet[13]]
-        if request[5] == 0x54:  # Get Channel Cipher Suites (22.15): one record
-            digest = {3: (1, 0x41, 0x81), 17: (3, 0x44, 0x81)}[self.suite]
-            data = bytes([1, 0xC0, self.suite, *digest])
+        if request[5] == 0x54:  # Get Channel Cipher Suites (22.15): a record for each
+            digests = {3: (1, 0x41, 0x81), 17: (3, 0x44, 0x81)}
+            data = b"\x01" + b"".join(bytes([0xC0, one, *digests[one]]) for one in self.suites)
         else:  # Get Channel Authentication Capabilities (22.13): IPMI 2.0 only
             data = bytes([1, 0x80, 0x04, 0x02, 0, 0, 0, 0])
         answer = answer_to(request, 0, data)
         return packet[:13] + bytes([len(answer)]) + answer
 
     def _open_session(self, payload: bytes) -> bytes:
-        self._digest, authentication, integrity, self._mac_length = _DIGESTS[self.suite]
         self._peer_id = payload[4:8]
         asked = payload[12], payload[20], payload[28]
-        if asked != (authentication, integrity, 1):
+        for suite in self.suites:
+            self._digest, authentication, integrity, self._mac_length = _DIGESTS[suite]
+            if asked == (authentication, integrity, 1):
+                self.used.append(suite)
+                break
+        else:
             return payload[:1] + b"\x11\x00\x00" + self._peer_id  # no such cipher suite
         self._own_id = os.urandom(4)
         return payload[:1] + b"\x00\x04\x00" + self._peer_id + self._own_id + payload[8:32]
@@ -155,6 +162,7 @@ class RakpBmc:
 
     def _rakp_1(self, payload: bytes) -> bytes:
         self._their_random, self._role_and_name = payload[8:24], payload[24:25] + payload[27:]
+        self.roles.append(payload[24] & 0x0F)
         self._random = os.urandom(16)
         self._key = PASSWORD.encode().ljust(20, b"\0")
         proof = self._keyed(

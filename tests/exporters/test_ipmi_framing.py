@@ -200,7 +200,7 @@ def test_outside_of_a_session_only_the_right_answer_counts() -> None:
 
 @pytest.mark.parametrize("suite", [3, 17])
 def test_both_cipher_suites_are_spoken(suite: int) -> None:
-    with RakpBmc(suite, {(0, 0x01): b"\x01\x00\x00"}) as bmc:
+    with RakpBmc((suite,), {(0, 0x01): b"\x01\x00\x00"}) as bmc:
         # That it is a BMC at all is for another program to say.
         shown = subprocess.run(
             ["ipmitool", "-I", "lanplus", "-C", str(suite), "-H", bmc.host, "-p", str(bmc.port),

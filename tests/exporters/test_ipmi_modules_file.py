@@ -153,7 +153,6 @@ def test_a_password_can_be_in_a_file_beside(tmp_path: Path) -> None:
         ("[]", "not a mapping"),
         ("modules: []", "modules: not a mapping"),
         ("modules: {default: 5}", "modules.default: not a mapping"),
-        ("modules: {default: {}}", "modules.default.user: "),
         ("modules: {default: {usr: x}}", "modules.default.usr: unknown"),
         ("modules: {default: {user: [x]}}", "modules.default.user: "),
         ("modules: {default: {user: 12345678901234567}}", "16 bytes"),

@@ -76,8 +76,6 @@ class _Written(BaseModel):
 
     def module(self, folder: Path) -> FileModule:
         """Return what it means; raises ValueError naming the key."""
-        if not self.user and self.collectors:
-            raise ValueError("user: a BMC that is asked over the network wants one")
         if self.password is not None and self.password_file is not None:
             raise ValueError("pass and password_file: one of the two")
         if self.password is not None and len(self.password.get_secret_value().encode()) > 20:
@@ -157,6 +155,11 @@ class ModulesFile:
         written = _parse(content)
         self._modules = _make_modules(written, self._path.parent)
         for name, one in written.items():
+            if not one.user and one.collectors:
+                log.warning(
+                    "ipmi module without a user, BMCs are asked as the one that has no name"
+                    " file=%s module=%s", self._path, name,
+                )  # fmt: skip
             for key, reason in one.warnings():
                 log.warning(
                     "ipmi configuration of no effect file=%s key=modules.%s.%s reason=%s",

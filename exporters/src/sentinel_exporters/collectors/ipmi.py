@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated
@@ -114,7 +113,11 @@ def _pool(settings: Settings) -> Pool:
 
 def probe(settings: Settings, target: Target) -> Answers:
     """Ask one BMC. Raises BadTarget; a BMC that fails is an answer with `is_up` False."""
-    started = time.monotonic()
+    return _probe(settings, target, time.monotonic())
+
+
+def _probe(settings: Settings, target: Target, started: float) -> Answers:
+    """Ask one BMC in a scrape that `started` (monotonic), which all its limits count from."""
     module = settings.module(target.module)
     if module is None:
         raise BadTarget("there is no module of this name")
@@ -182,8 +185,7 @@ def begin(
                 return
         if found is None:
             # A restart of the BMC, other sensors: that takes its time, and a thread.
-            rest = replace(target, timeout_s=started + target.timeout_s - time.monotonic())
-            work = partial(probe, settings, rest)
+            work = partial(_probe, settings, target, started)
             threading.Thread(target=done, args=(work,), name="probe-ipmi", daemon=True).start()
             return
         complete = _complete(answers, settings, target, started)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +75,8 @@ class Pool:
         # The one used longest ago is first.
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._used = 0
+        # Who waits for one of `max_sessions`, in the order in which they came.
+        self._waiting: deque[object] = deque()
         self._is_closed = False
         self._is_ticking = False
 
@@ -196,14 +198,31 @@ class Pool:
         """Count one session as used; return the kept one of `key`, if any. Raises BusyError."""
         with self._changed:
             kept = self._kept.pop(key, None)
-            while kept is None and self._used + len(self._kept) >= self._max_sessions:
-                oldest = next((one for one in self._kept if one[0] not in self._seats), None)
-                if oldest is not None:
-                    self._kept.pop(oldest).session.close()  # one packet, no waiting
-                elif not self._changed.wait(max(0.0, deadline - time.monotonic())):
-                    raise BusyError(f"all {self._max_sessions} sessions are in use")
+            if kept is None:
+                self._wait_for_room(deadline)
             self._used += 1
         return kept.session if kept is not None else None
+
+    def _wait_for_room(self, deadline: float) -> None:
+        """Wait until one more session may be open, holding `_changed`. Raises BusyError."""
+        ticket = object()
+        self._waiting.append(ticket)
+        try:
+            while self._waiting[0] is not ticket or not self._has_room():
+                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    raise BusyError(f"all {self._max_sessions} sessions are in use")
+        finally:
+            self._waiting.remove(ticket)
+            self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        """Say whether one more session may be open; one that nobody uses gives way."""
+        while self._used + len(self._kept) >= self._max_sessions:
+            oldest = next((one for one in self._kept if one[0] not in self._seats), None)
+            if oldest is None:
+                return False
+            self._kept.pop(oldest).session.close()  # one packet, no waiting
+        return True
 
     def _revive(self, session: Session | None, deadline: float, purpose: str) -> Session | None:
         """Return the kept session when it answers; what it is used for is read on the way."""
