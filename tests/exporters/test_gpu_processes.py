@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from sentinel_exporters.owners import find_owners
 from tests.exporters.nvml_driver import FULL, Driver, Machine, of, success
 from tests.exporters.running import label_sets, values
 
@@ -40,6 +42,26 @@ def test_processes_are_summed_by_owner_and_counted_once(machine: Machine) -> Non
     assert found["process_memory_bytes.daemon"] == 1000
     assert found["process_memory_bytes.root"] == 500
     assert found["user_processes."] == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs a process as another user")
+def test_a_process_with_another_users_rights_is_its_callers() -> None:
+    # As that of a program that is setuid root: real user daemon, effective user root. A shell
+    # would give the rights up.
+    process = subprocess.Popen(
+        ["setpriv", "--ruid=daemon", "--clear-groups", "cat"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("up\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert f"Uid:\t{pwd.getpwnam('daemon').pw_uid}\t0\t" in status
+        assert find_owners([process.pid]) == {process.pid: "daemon"}
+        process.communicate("")
 
 
 def test_memory_of_a_process_that_the_driver_does_not_tell_has_no_sample(

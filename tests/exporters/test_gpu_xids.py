@@ -97,6 +97,40 @@ def test_beside_a_lost_gpu_the_others_are_watched(machine: Machine) -> None:
     assert count_more(machine, before, 1) == {"total": 1, "74": 1}
 
 
+def test_a_gpu_that_answers_in_part_only_does_not_end_the_others_watch(
+    machine: Machine,
+) -> None:
+    watch(machine, SECOND, FULL)
+    # It still has a handle, but every wait for a set that it is in fails.
+    ill = {**SECOND, "temperature": f"!{LOST}", "events": f"!{LOST}"}
+    machine.driver.set(ill, FULL)
+    # The set that it is in is of no use, and that is known at once.
+    assert of(machine.exporter.series(), FULL["uuid"])["xid_watched"] == 0
+    wait_until_watched(machine.exporter, FULL["uuid"])
+    series = machine.exporter.series()
+    assert of(series, SECOND["uuid"])["xid_watched"] == 0
+    before = xids(series, FULL["uuid"])
+    machine.driver.set(ill, FULL, xids="1:61")
+    assert count_more(machine, before, 1) == {"total": 1, "61": 1}
+
+
+def test_a_lost_gpu_keeps_the_errors_that_were_counted(machine: Machine) -> None:
+    watch(machine, FULL)
+    before = xids(machine.exporter.series(), FULL["uuid"])
+    machine.driver.set(FULL, xids="0:79")
+    assert count_more(machine, before, 1) == {"total": 1, "79": 1}
+    machine.driver.set({"handle": f"!{LOST}", "register": f"!{LOST}"})
+    series = machine.exporter.series()
+    assert of(series, FULL["uuid"])["healthy"] == 0
+    assert xids(series, FULL["uuid"])["79"] == before.get("79", 0) + 1
+
+
+def test_a_gpu_without_such_events_is_not_called_watched(machine: Machine) -> None:
+    machine.restart({**SECOND, "event_types": "1"}, FULL)
+    wait_until_watched(machine.exporter, FULL["uuid"])
+    assert of(machine.exporter.series(), SECOND["uuid"])["xid_watched"] == 0
+
+
 def test_a_gpu_that_spoils_the_set_of_events_is_left_out(machine: Machine) -> None:
     machine.driver.machine["xids"] = ""
     spoiler = {**SECOND, "register": f"!{UNKNOWN}"}

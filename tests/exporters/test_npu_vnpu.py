@@ -138,6 +138,14 @@ def test_a_vnpus_series_are_its_chips() -> None:
     assert series(samples, "accelerator_utilization_ratio") == {}
 
 
+def test_a_chip_that_is_not_split_has_no_free_cores() -> None:
+    info = parse_info(Table([Row("3", "0")]).text())
+    (told,) = read_vnpus(read("vnpu-none.txt")).values()
+    samples = parse(make_reading(info, None, {(3, 0): told})).samples
+    assert series(samples, "accelerator_vnpu_free_cores") == {}
+    assert list(series(samples, "accelerator_cores").values()) == [20]
+
+
 def test_a_vnpu_whose_template_is_not_known_has_no_size() -> None:
     info = parse_info(Table([Row("3", "0")]).text())
     samples = parse(make_reading(info, None, {(3, 0): TWO})).samples

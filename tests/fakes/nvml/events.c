@@ -64,7 +64,7 @@ int nvmlDeviceRegisterEvents(device *gpu, u64 types, event_set *set) {
 #ifndef OLD_DRIVER
 int nvmlEventSetWait_v2(event_set *set, event *found, unsigned timeout_ms) {
     char ignored[32];
-    int card = 0, result = TIMEOUT;
+    int at, card = 0, result = TIMEOUT;
     unsigned waited;
     u64 xid = 0;
     if (state() == UNINITIALIZED)
@@ -72,6 +72,9 @@ int nvmlEventSetWait_v2(event_set *set, event *found, unsigned timeout_ms) {
     waits_under_way++;
     for (waited = 0; result == TIMEOUT && waited <= timeout_ms; waited += 5) {
         int failure = state() == OK ? look_up("event_wait", ignored, sizeof ignored) : state();
+        for (at = 0; at < CARDS && (failure == OK || failure == NOT_SUPPORTED); at++)
+            if (set->is_registered[at])
+                failure = of_device(set->cards[at], "events", ignored, sizeof ignored);
         if (failure != OK && failure != NOT_SUPPORTED)
             result = failure;
         else if (read_events(set->seen, &card, &xid) > set->seen) {

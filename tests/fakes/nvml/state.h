@@ -18,6 +18,7 @@
  *     gpu.N.field_type    the nvmlValueType_t that all of them have; 3 (64 bits) without it
  *     xids            card:number card:number …; more are appended
  *     event_wait      only of use as an error
+ *     gpu.N.events    only of use as an error: of each wait for events of the card
  *
  * Compiled with -DOLD_DRIVER it has no function that came after release 470.
  * A use that would crash the real library is written to the file FAKE_NVML with `.misuse`

@@ -66,13 +66,10 @@ def read(settings: Settings) -> Reading:
     problems: list[str] = []
     meters = _meters if settings.activity else None
     with _nvml.session(settings.kernel_list):
-        _facts.begin(_nvml.generation)
+        known = _identify_all(problems)
         versions = _facts.read_versions(_nvml, problems)
         _seldom.begin(_nvml.generation, settings.seldom_s)
-        gpus = [
-            read_gpu(device, facts, meters, _seldom)
-            for device, facts in _identify_all(problems)
-        ]
+        gpus = [read_gpu(device, facts, meters, _seldom) for device, facts in known]
         _meters.keep(_uuids_in_use(gpus))
         if settings.xids:
             _xids.leave_out(frozenset(gpu.facts.uuid for gpu in gpus if gpu.is_lost))
@@ -108,7 +105,6 @@ def read_devices(settings: Settings) -> DeviceReport:
     problems: list[str] = []
     devices = []
     with _nvml.session(settings.kernel_list):
-        _facts.begin(_nvml.generation)
         for device, facts in _identify_all(problems):
             memory = read_memory(device)
             total = memory.total_bytes if memory else None
@@ -130,6 +126,7 @@ def _describe(facts: Facts, memory_bytes: int | None) -> Device:
 
 def _identify_all(problems: list[str]) -> list[tuple[Asked, Facts]]:
     """Return every GPU with its facts; one of which nothing is known is a problem."""
+    _facts.begin(_nvml.generation)
     count = pynvml.nvmlDeviceGetCount()
     devices = [Asked(_nvml, index, problems) for index in range(count)]
     facts = {device.index: _facts.read(device) for device in devices}
@@ -149,7 +146,7 @@ def _identify_all(problems: list[str]) -> list[tuple[Asked, Facts]]:
 def _with_xids(gpu: Gpu) -> Gpu:
     return replace(
         gpu,
-        is_xid_watched=not gpu.is_lost and _xids.is_watched(gpu.facts.uuid),
+        is_xid_watched=_xids.is_watched(gpu.facts.uuid),
         xids=_xids.counted(gpu.facts.uuid),
     )
 
