@@ -277,6 +277,21 @@ def test_it_is_remembered_how_the_targets_fared() -> None:
     assert [one.series for one in results] == [0, 1, 1]
 
 
+def test_a_targets_last_success_outlives_a_failure_and_is_its_own() -> None:
+    source = Source("bmc")
+    prober = make_prober(source)
+    before = prober.probe("bmc", "10.0.0.1", "default").last_success
+    assert before is not None
+    assert 0 <= time.time() - before < 60
+    source.error = CollectorError("dead")
+    assert prober.probe("bmc", "10.0.0.1", "default").last_success == before
+    assert prober.probe("bmc", "10.0.0.2", "default").last_success is None
+    source.error = None
+    after = prober.probe("bmc", "10.0.0.1", "default").last_success
+    assert after is not None
+    assert after > before
+
+
 def test_what_is_no_longer_asked_is_no_longer_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     prober = make_prober(Source("bmc"))
     prober.probe("bmc", "10.0.0.1", "x")

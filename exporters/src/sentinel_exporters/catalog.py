@@ -23,7 +23,7 @@ _LABEL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 # What Prometheus itself takes, less the colons of recording rules and its own labels.
 _ANY_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 # How the families of the exporter itself begin.
-OWN_PREFIX = "sentinel_"
+OWN_PREFIXES = ("sentinel_", "process_")
 
 
 # Any: each collector has its own settings and reading, which only its own functions know.
@@ -147,8 +147,9 @@ def check_compat_metric(metric: Metric) -> None:
 
 def _check_text(metric: Metric, label_name: re.Pattern[str]) -> None:
     # Two type lines for one name make Prometheus refuse the whole page.
-    if metric.name.startswith(OWN_PREFIX):
-        raise ContractError(f"{metric.name}: {OWN_PREFIX}… are the exporter's own families")
+    if metric.name.startswith(OWN_PREFIXES):
+        begins = "… and ".join(OWN_PREFIXES)
+        raise ContractError(f"{metric.name}: {begins}… are the exporter's own families")
     if not metric.help:
         raise ContractError(f"{metric.name}: has no help text")
     for label in metric.labels:

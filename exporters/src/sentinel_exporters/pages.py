@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
-from . import __version__
+from . import __version__, own_process
 from .answer import Answer
 from .core import Metric, Sample
 from .errors import BadTarget
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 BUILD_INFO = Metric(
     "sentinel_exporter_build_info", "gauge", "Always 1; the exporter's version.", ("version",)
 )
-METRICS = (BUILD_INFO,)
+METRICS = (BUILD_INFO, *own_process.METRICS)
 
 # How long before the scraper gives up the answer is sent, complete or not.
 _SCRAPE_MARGIN_S = 0.5
@@ -112,7 +112,7 @@ class Pages:
         return Answer(200, body, "text/html; charset=utf-8")
 
     def _metrics(self, headers: Headers) -> Answer:
-        samples = [BUILD_INFO.sample(1, __version__)]
+        samples = [BUILD_INFO.sample(1, __version__), *own_process.samples()]
         for outcome in self._runner.collect(find_limit_s(headers)):
             samples += [*outcome.own_samples(), *outcome.samples]
         return _write(samples, headers)

@@ -32,7 +32,8 @@ class Asked(NamedTuple):
 class LastProbe:
     """How a target fared when it was last asked, which was `ago_s` ago.
 
-    The names are such as may stand in the log; no `reason`: all could be read.
+    The names are such as may stand in the log; no `reason`: all could be read, the last time at
+    `success_at` in Unix time.
     """
 
     asked: Asked
@@ -40,6 +41,7 @@ class LastProbe:
     series: int
     duration_s: float
     ago_s: float = 0.0
+    success_at: float | None = None
 
 
 class Probed:
@@ -50,24 +52,33 @@ class Probed:
         # With the time on the monotonic clock; the one that was asked longest ago is first.
         self._last: OrderedDict[Asked, tuple[LastProbe, float]] = OrderedDict()
 
-    def note(self, asked: Asked, outcome: Outcome) -> None:
-        """Remember the outcome, and log when a failure begins, changes and ends."""
+    def note(self, asked: Asked, outcome: Outcome) -> float | None:
+        """Remember the outcome, and log when a failure begins, changes and ends.
+
+        Returns when all could be read for the last time, in Unix time.
+        """
         reason = outcome.reason
         with self._lock:
             before, _ = self._last.pop(asked, (None, 0.0))
             names = before.asked if before else Asked(*map(_write_word, asked))
-            last = LastProbe(names, reason, len(outcome.samples), outcome.duration_s)
+            success_at = before.success_at if before else None
+            if outcome.is_success:
+                success_at = time.time()
+            last = LastProbe(
+                names, reason, len(outcome.samples), outcome.duration_s, success_at=success_at
+            )
             self._last[asked] = last, time.monotonic()
             if len(self._last) > _MAX_TARGETS:
                 self._last.popitem(last=False)
         if not is_news(reason, before.reason if before else ""):
-            return
+            return success_at
         # Not an error of ours: the series say it. And not each time, as the dead targets of a
         # big site would fill the log.
         if reason:
             log.info("probe failed probe=%s target=%s module=%s reason=%s", *names, reason)
         else:
             log.info("probe recovered probe=%s target=%s module=%s", *names)
+        return success_at
 
     def recent(self) -> list[LastProbe]:
         """Return the targets that are still asked, those that fail first, by their names."""

@@ -154,7 +154,7 @@ class Prober:
         if isinstance(run.error, BadTarget):
             raise run.error
         outcome = summarize(asked.collector, run)
-        self._probed.note(asked, outcome)
+        outcome = replace(outcome, last_success=self._probed.note(asked, outcome))
         if outcome.problems and not outcome.samples:
             return self._add_unread(asked, outcome)
         return outcome
