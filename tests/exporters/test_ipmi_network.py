@@ -27,6 +27,11 @@ _OUTSIDE = b"\x06\x00\xff\x07" + bytes(9)
 _RAKP_1, _RAKP_2, _RAKP_3, _RAKP_4 = 0x12, 0x13, 0x14, 0x15
 
 
+def is_rakp_2(packet: bytes) -> bool:
+    """Whether it is the answer by which the BMC proves that it knows the password."""
+    return packet[_PAYLOAD_TYPE] & 0x3F == _RAKP_2
+
+
 def is_rakp_4(packet: bytes) -> bool:
     """Whether it is the answer that ends the agreement on a session's keys."""
     return packet[_PAYLOAD_TYPE] & 0x3F == _RAKP_4
@@ -129,7 +134,7 @@ def test_a_late_answer_to_a_login_is_not_taken_for_a_wrong_password(bmc: Bmc) ->
     def path(packet: bytes) -> list[tuple[float, bytes]]:
         # The first RAKP 2 comes when the second login has got as far, but before its own.
         nonlocal proofs
-        if packet[_PAYLOAD_TYPE] & 0x3F != _RAKP_2:
+        if not is_rakp_2(packet):
             return [(0.0, packet)]
         proofs += 1
         return [({1: LOGIN_RETRY_S + 0.1, 2: 0.3}.get(proofs, 0.0), packet)]
@@ -141,17 +146,27 @@ def test_a_late_answer_to_a_login_is_not_taken_for_a_wrong_password(bmc: Bmc) ->
     assert proofs == 2
 
 
-@pytest.mark.parametrize("is_lost", [is_rakp_4, is_in_session])
+@pytest.mark.parametrize("is_lost", [is_rakp_2, is_rakp_4, is_in_session])
 def test_a_login_that_is_given_up_leaves_no_session(
     bmc: Bmc, is_lost: Callable[[bytes], bool]
 ) -> None:
-    # The BMC has opened one with each try, and would keep it for a minute.
+    # The BMC has begun or opened one with each try, and would keep it for half a minute.
     with UdpRelay(
         (bmc.host, bmc.port), lambda packet: [] if is_lost(packet) else [(0.0, packet)]
     ) as relay:
         with pytest.raises(NoAnswerError):
             Session(at(relay), LOGIN, soon(LOGIN_RETRY_S * 2.5))
         wait_for("all are closed", lambda: count_sessions(bmc) == 0, 5)
+
+
+@pytest.mark.parametrize(
+    "credentials", [Credentials(USER, "wrong"), Credentials("nobody", LOGIN.password)]
+)
+def test_a_login_that_is_refused_leaves_no_session(bmc: Bmc, credentials: Credentials) -> None:
+    with pytest.raises(LoginError):
+        Session(at(bmc), credentials, soon())
+
+    wait_for("none is left", lambda: count_sessions(bmc) == 0, 5)
 
 
 def test_a_peer_that_offers_ipmi_1_5_only_learns_nothing_of_the_password() -> None:
@@ -189,11 +204,12 @@ def test_a_bmc_that_does_not_know_the_password_gets_no_proof_of_it(bmc: Bmc) -> 
     with UdpRelay((bmc.host, bmc.port), deliver) as relay:
         with pytest.raises(LoginError):
             Session(at(relay), Credentials(USER, "another password"), soon())
-        sent = [packet[_PAYLOAD_TYPE] & 0x3F for packet in relay.requests]
+        wait_for("the last packet", lambda: relay.requests[-1][_PAYLOAD_TYPE] == _RAKP_3, 5)
+        sent = relay.requests
 
-    # RAKP 3 would hold a digest that can be tried against guesses.
-    assert _RAKP_1 in sent
-    assert _RAKP_3 not in sent
+    assert [packet[_PAYLOAD_TYPE] & 0x3F for packet in sent[-2:]] == [_RAKP_1, _RAKP_3]
+    # Behind status and session a digest could come, which can be tried against guesses.
+    assert len(sent[-1]) == 16 + 8
 
 
 def test_a_bmc_is_asked_over_ipv6(bmc: Bmc) -> None:

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from pyghmi.ipmi.private import simplesession
+from pyghmi.ipmi.private import constants, simplesession
 
 from .errors import LoginError, NoAnswerError
 from .framing import RMCP_PLUS, Channel, Keys, close_session, message_outside
@@ -36,7 +36,10 @@ _LEAST_PACKET = 16  # up to the payload (IPMI 2.0, table 13-8)
 # How many are taken before a look at the time: a flood must not last beyond the deadline.
 _MAX_PACKETS = 32
 _LOGIN_STEPS = ("OPENSESSION", "EXPECTINGRAKP2", "EXPECTINGRAKP4")
+# Where the BMC has begun a session, and where it may have opened it.
+_IS_BEGUN = ("EXPECTINGRAKP2", "FAILED")
 _MAY_BE_OPEN = ("EXPECTINGRAKP4", "ESTABLISHED")
+_INVALID_INTEGRITY_CHECK = 0x0F  # RMCP+ status code (table 13-15)
 
 
 class Privilege(IntEnum):
@@ -122,7 +125,7 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
                 privlevel=int(credentials.privilege),
             )
         except BaseException:
-            self._close_what_may_be_open()
+            self._leave()
             raise
         finally:
             # Every login is entered there, and only pyghmi's own log-out would take it off.
@@ -142,16 +145,22 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
         )
         return Channel(keys)
 
-    def _close_what_may_be_open(self) -> None:
-        """End a session whose opening we do not wait for any more.
+    def _leave(self) -> None:
+        """Tell the BMC that nothing comes of the login, not waiting for an answer.
 
-        The BMC may have opened it, and its answer was lost or comes too late: one of its few
-        slots would be taken for a minute.
+        A session that was begun, or opened by an answer that was lost or comes too late, would
+        else take one of its few slots for up to a minute.
         """
-        if self.sessioncontext in _MAY_BE_OPEN:
-            bye = self.channel().ask(close_session(self.pendingsessionid))
-            with contextlib.suppress(OSError):  # the BMC is not there
-                self._udp.send(bye)
+        with contextlib.suppress(OSError):  # the BMC is not there
+            if self.sessioncontext in _MAY_BE_OPEN:
+                self._udp.send(self.channel().ask(close_session(self.pendingsessionid)))
+            elif self.sessioncontext in _IS_BEGUN:
+                # RAKP message 3 without a proof: only what comes before it (table 13-13).
+                self.rmcptag += 1
+                refusal = bytes([self.rmcptag, _INVALID_INTEGRITY_CHECK, 0, 0])
+                refusal += self.pendingsessionid.to_bytes(4, "little")
+                self.lastpayload = None  # nothing else is outstanding
+                self.send_payload(refusal, constants.payload_types["rakp3"], retry=False)
 
     # What follows replaces parts of pyghmi's class.
 
@@ -220,7 +229,7 @@ class _Login(simplesession.Session):  # type: ignore[misc]  # pyghmi has no type
     def _resend(self) -> None:
         if self.sessioncontext in _LOGIN_STEPS:
             self._login_retry_s *= _LOGIN_GROWTH
-            self._close_what_may_be_open()
+            self._leave()
             # BMCs do not take kindly to RAKP messages that come twice: ask for a new session.
             # Its tags and id are new as well, so that a late answer to the old one is not
             # mistaken for a wrong password. What was agreed before, the cipher suite, stays.
