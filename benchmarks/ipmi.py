@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.exporters.bmc import PASSWORD, USER, Bmc
-from tests.exporters.bmc_fleet import FORTY, PORT, running
+from tests.exporters.bmc_fleet import FORTY, running
 from tests.exporters.running import environment
 from tests.lab.ports import free_ports
 from tests.lab.wait import wait_for
@@ -42,9 +42,6 @@ SIZES = (1, 10, 50, 200)
 
 FASTER_AT_200, LESS_CPU_AT_200, FLOORS_AT_50 = 6.0, 20.0, 1.2
 CACHED_MAX_MS = 5.0
-# BMCs behind a network that loses so many percent of their answers.
-LOSSY, LOSSES = 10, (1, 5, 20)
-LOSS_5_MAX_S = 1.3
 # What "not slower" is held against: sweeps of the same kind differ by so much.
 TOLERANCE = 1.1
 
@@ -127,7 +124,6 @@ def main(arguments: Sequence[str]) -> int:
             problems += judge_rows(rows)
             problems += measure_cached(folder, bmcs[0])
             problems += measure_dead(folder, bmcs, sweeps)
-        problems += measure_loss(folder, 3 if is_quick else 5)
     for problem in problems:
         sys.stdout.write(f"\nFAILED: {problem}\n")
     return int(bool(problems))
@@ -229,28 +225,6 @@ def measure_dead(folder: Path, bmcs: Sequence[Bmc], sweeps: int) -> Iterator[str
         yield "dead BMCs make the sweep of the others slower"
     if not all(b'ipmi_up{collector="ipmi"} 0' in page for page in last.pages.values()):
         yield "a BMC that hangs is not said to"
-
-
-def measure_loss(folder: Path, sweeps: int) -> Iterator[str]:
-    """Sweep BMCs whose network loses answers."""
-    for number, percent in enumerate(LOSSES, 1):
-        with (
-            running(folder, LOSSY, DELAY_S, percent, PORT + number) as bmcs,
-            exporting(OURS, folder) as exporter,
-        ):
-            exporter.sweep(bmcs)
-            done = [exporter.sweep(bmcs) for _ in range(sweeps)]
-        took_s = [took for sweep in done for took in sweep.took_s.values()]
-        failed = sum(not is_complete(page) for sweep in done for page in sweep.pages.values())
-        median_s = statistics.median(took_s)
-        sys.stdout.write(
-            f"\n{percent}% of the answers lost: {failed} of {len(took_s)} scrapes failed; "
-            f"{median_s:.2f} s at the median, {max(took_s):.2f} s at most.\n"
-        )
-        if failed:
-            yield f"scrapes failed with {percent}% of the answers lost"
-        if percent == 5 and median_s > LOSS_5_MAX_S:
-            yield f"a scrape takes more than {LOSS_5_MAX_S} s with 5% of the answers lost"
 
 
 def is_complete(page: bytes) -> bool:

@@ -67,13 +67,8 @@ def address(number: int) -> str:
 
 
 @contextlib.contextmanager
-def running(
-    folder: Path, count: int, delay_s: float, loss_percent: float = 0, port: int = PORT
-) -> Iterator[list[Bmc]]:
-    """Run `count` BMCs that take `delay_s` for each answer, until the block ends.
-
-    So many of their answers are lost.
-    """
+def running(folder: Path, count: int, delay_s: float, port: int = PORT) -> Iterator[list[Bmc]]:
+    """Run `count` BMCs that take `delay_s` for each answer, until the block ends."""
     values = folder / f"values-{port}"
     values.mkdir()
     sensors = [
@@ -83,7 +78,6 @@ def running(
     _move(sensors, 0)
     bmcs = [
         Bmc(folder, sensors, host=address(number), port=port, delay_s=delay_s,
-            loss_percent=loss_percent,
             guid=f"{0x5A1E0000C0DE40008000000000000000 + number:032x}")
         for number in range(count)
     ]  # fmt: skip
