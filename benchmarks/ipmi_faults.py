@@ -29,6 +29,8 @@ BMCS = 8
 SEED = 5
 LOSSES = (1, 5, 20)
 CUT_OFF = "cut off"
+# The last words of rows that have a limit.
+SAID, READ = "said after", "read after"
 # Ours are quick: more of them say more of the median.
 SWEEPS = {OURS: 5, PEER: 1}
 
@@ -98,10 +100,15 @@ def sweep(exporter: Exporter, sites: Sequence[Site]) -> tuple[list[float], int]:
     return list(took_s.values()), sum(not is_complete(page) for page in pages.values())
 
 
+def name_loss(percent: int) -> str:
+    """Return what the row of a network that loses so much is called."""
+    return f"{percent}% of packets lost"
+
+
 def measure_losses(exporter: Exporter, sites: Sequence[Site]) -> Iterator[Row]:
     """Sweep while the links lose packets."""
     for percent in (0, *LOSSES):
-        row = Row(f"{percent}% of packets lost", exporter.name, [])
+        row = Row(name_loss(percent), exporter.name, [])
         for site in sites:
             site.link.weather = Weather(lost=percent / 100)
         for _ in range(SWEEPS[exporter.name]):
@@ -149,14 +156,14 @@ def measure_death(exporter: Exporter, sites: Sequence[Site]) -> Iterator[Row]:
     for fault, begin, end in faults:
         begin()
         took_s, failed = sweep(exporter, sites)
-        yield Row(f"{fault}: said after", exporter.name, took_s, len(sites) - failed)
+        yield Row(f"{fault}: {SAID}", exporter.name, took_s, len(sites) - failed)
         if fault == CUT_OFF:  # a hanging one is alike, and the peer takes its time
             took_s, failed = sweep(exporter, sites)
             yield Row(f"{fault}: said again after", exporter.name, took_s, len(sites) - failed)
         end()
-        yield time_return(f"{fault}, then back: read after", exporter, sites)
+        yield time_return(f"{fault}, then back: {READ}", exporter, sites)
     restart()
-    yield time_return("restarted between two scrapes: read after", exporter, sites)
+    yield time_return(f"restarted between two scrapes: {READ}", exporter, sites)
 
 
 def time_return(fault: str, exporter: Exporter, sites: Sequence[Site]) -> Row:
@@ -183,11 +190,11 @@ def judge(rows: Sequence[Row]) -> Iterator[str]:
             continue
         if row.failed:
             yield f"{row.fault}: {row.failed} of {len(row.took_s)} failed"
-        if row.fault.startswith("5%") and row.median_s >= LOSS_5_MAX_S:
+        if row.fault == name_loss(5) and row.median_s >= LOSS_5_MAX_S:
             yield f"{row.fault}: {row.median_s:.2f} s, {LOSS_5_MAX_S} s or more"
-        if row.fault.endswith("said after") and max(row.took_s) > DEAD_MAX_S:
+        if row.fault.endswith(f": {SAID}") and max(row.took_s) > DEAD_MAX_S:
             yield f"{row.fault}: {max(row.took_s):.2f} s, more than {DEAD_MAX_S} s"
-        if row.fault.endswith("read after") and max(row.took_s) > BACK_MAX_S:
+        if row.fault.endswith(f": {READ}") and max(row.took_s) > BACK_MAX_S:
             yield f"{row.fault}: {max(row.took_s):.2f} s, more than {BACK_MAX_S} s"
 
 
