@@ -25,11 +25,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.exporters.bmc_site import COLLECTORS, Site
-from tests.exporters.ipmi_lab import exporting
+from tests.exporters.bmc_site import Site
 from tests.exporters.ipmi_peers import count_sessions
-from tests.exporters.links import Links
-from tests.exporters.soak import Pace, Record, Soak, Vitals, ended
+from tests.exporters.soak import Pace, Record, Soak, Vitals, watching
 from tests.lab.wait import wait_for
 
 # As long as Prometheus usually waits, and all that a login with every fifth packet lost needs.
@@ -69,14 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def soak(folder: Path, bmcs: int, seed: int, seconds: float, cycles: int) -> Iterator[str]:
     """Run for `seconds`, or until there were so many `cycles` if not 0; yield what is wrong."""
-    (folder / "wrong").write_text("not-the-password\n")
-    modules: dict[str, dict[str, object]] = {
-        "default": {"collectors": COLLECTORS},
-        "wrong": {"collectors": COLLECTORS, "password_file": str(folder / "wrong")},
-    }
-    sites: list[Site] = []
-    with Links(seed) as links, exporting(folder, modules) as exporter, ended(sites):
-        sites += [Site(folder, links, number) for number in range(bmcs)]
+    with watching(folder, bmcs, seed) as (exporter, sites):
         run = Soak(exporter, sites, PACE, seed)
         run.read_all()
         before = wait_for("one thread for all", lambda: run.look_if(threads=3))
@@ -95,7 +86,9 @@ def soak(folder: Path, bmcs: int, seed: int, seconds: float, cycles: int) -> Ite
         print_record(run.record, sessions)
         yield from run.record.problems
         yield from judge_vitals(run.record, before, after, bmcs)
-        if max(sessions, default=0) > MAX_SESSIONS:
+        if not sessions:
+            yield "no BMC ever said how many sessions it had"
+        elif max(sessions) > MAX_SESSIONS:
             yield f"a BMC had {max(sessions)} sessions"
         if open_after != [1] * bmcs:
             yield f"one session for each BMC was to be kept: {open_after}"

@@ -129,6 +129,6 @@ FAULTS = (
     Fault("late and twice", _under(_LATE_AND_TWICE), True, takes_time=True),
     Fault("damaged", _under(Weather(damaged=0.1)), None, loses=3),
     Fault("sensors unavailable", _unavailable, True),
-    Fault("other SDR records", _other_sensors, True),
+    Fault("other SDR records", _other_sensors, True, takes_time=True),
     Fault("client goes away", _nothing, None, is_impatient=True),
 )

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.exporters.bmc_faults import FAULTS, Fault
-from tests.exporters.bmc_site import Page, Site
+from tests.exporters.bmc_site import COLLECTORS, Page, Site
+from tests.exporters.ipmi_lab import exporting
+from tests.exporters.links import Links
 from tests.exporters.running import Exporter
 
 _CLIENT_TIMEOUT_S = 60.0
@@ -241,10 +243,21 @@ def _path(site: Site, module: str) -> str:
 
 
 @contextlib.contextmanager
-def ended(sites: Sequence[Site]) -> Iterator[None]:
-    """End the sites' BMCs with the block."""
-    try:
-        yield
-    finally:
-        for site in sites:
-            site.bmc.stop()
+def watching(
+    folder: Path, bmcs: int, seed: int = 0
+) -> Iterator[tuple[Exporter, Sequence[Site]]]:
+    """An exporter, and BMCs that it can ask by links; `seed` is that of the links' chance."""
+    (folder / "wrong").write_text("not-the-password\n")
+    modules: dict[str, dict[str, object]] = {
+        "default": {"collectors": COLLECTORS},
+        "wrong": {"collectors": COLLECTORS, "password_file": str(folder / "wrong")},
+    }
+    sites: list[Site] = []
+    with Links(seed) as links, exporting(folder, modules) as exporter:
+        try:
+            for number in range(bmcs):
+                sites.append(Site(folder, links, number))
+            yield exporter, sites
+        finally:
+            for site in sites:
+                site.bmc.stop()
