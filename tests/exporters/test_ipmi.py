@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import socket
 import threading
@@ -14,7 +13,9 @@ import pytest
 
 from sentinel_exporters.catalog import load_collector
 from sentinel_exporters.core import Target
+from tests.exporters import ipmi_lab
 from tests.exporters.bmc import PASSWORD, SERVER, USER, Bmc, free_udp_port
+from tests.exporters.ipmi_lab import probe, up
 from tests.exporters.ipmi_peers import fetch_series, ipmi_exporter, ipmitool_sensors
 from tests.exporters.running import (
     REPOSITORY,
@@ -22,7 +23,6 @@ from tests.exporters.running import (
     Series,
     label_sets,
     run_exporter,
-    serving,
     values,
 )
 from tests.exporters.udp_relay import UdpRelay
@@ -34,7 +34,6 @@ ALL = ("ipmi", "dcmi", "bmc", "chassis", "sel")
 @contextlib.contextmanager
 def exporting(folder: Path, *, targets: tuple[str, ...] = ()) -> Iterator[Exporter]:
     """An exporter with the modules that the tests ask by."""
-    (folder / "password").write_text(f"{PASSWORD}\n")
     (folder / "wrong").write_text("not-the-password\n")
     modules: dict[str, dict[str, object]] = {
         "default": {"collectors": ALL},
@@ -43,15 +42,7 @@ def exporting(folder: Path, *, targets: tuple[str, ...] = ()) -> Iterator[Export
         "few": {"collectors": ["ipmi"], "exclude_sensor_ids": [1, 13]},
         "admin": {"privilege": "admin", "collectors": ALL},
     }
-    lines = ['collectors = "ipmi"', "[ipmi]", f"targets = {json.dumps(targets)}"]
-    for name, options in modules.items():
-        lines.append(f"[ipmi.modules.{name}]")
-        known: dict[str, object] = {"user": USER, "password_file": str(folder / "password")}
-        lines += [f"{key} = {json.dumps(value)}" for key, value in {**known, **options}.items()]
-    (folder / "exporter.toml").write_text("\n".join(lines))
-    with serving(
-        folder / "exporter.log", "--config", str(folder / "exporter.toml")
-    ) as exporter:
+    with ipmi_lab.exporting(folder, modules, targets=targets) as exporter:
         yield exporter
 
 
@@ -76,14 +67,6 @@ def own_bmc(tmp_path: Path) -> Iterator[Bmc]:
     bmc = Bmc(tmp_path).start()
     yield bmc
     bmc.stop()
-
-
-def probe(exporter: Exporter, bmc: Bmc, module: str = "default", **headers: str) -> Series:
-    return exporter.series(f"/ipmi?target={bmc.target}&module={module}", **headers)
-
-
-def up(series: Series) -> dict[str, float]:
-    return values(series, "ipmi_up", "collector")
 
 
 def test_every_series_of_ipmi_exporter_is_there_with_its_value(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,11 +16,12 @@ import pytest
 from sentinel_exporters.ipmi.errors import CompletionError, IpmiError, NoAnswerError
 from sentinel_exporters.ipmi.event_log import LogCache
 from sentinel_exporters.ipmi.sdr import RecordCache
-from sentinel_exporters.ipmi.session import Credentials, Session
+from sentinel_exporters.ipmi.session import Session
 from sentinel_exporters.ipmi.target import Address
 from sentinel_exporters.ipmi_events import EventCounter
 from sentinel_exporters.ipmi_module import SelEvent
-from tests.exporters.bmc import PASSWORD, USER, Bmc
+from tests.exporters.bmc import Bmc
+from tests.exporters.bmc_sessions import LOGIN, at, soon
 from tests.exporters.ipmi_lab import exporting, probe, up
 from tests.exporters.ipmi_peers import ipmi_sel, ipmitool
 from tests.exporters.running import values
@@ -42,9 +42,7 @@ WANTED = (
 
 @contextlib.contextmanager
 def session_with(bmc: Bmc) -> Iterator[CountingSession]:
-    address = Address(ip_address(bmc.host), bmc.port)
-    credentials = Credentials(USER, PASSWORD)
-    session = CountingSession(address, credentials, time.monotonic() + 20)
+    session = CountingSession(at(bmc), LOGIN, soon(20))
     try:
         yield session
     finally:
@@ -56,10 +54,6 @@ def bmc(tmp_path: Path) -> Iterator[Bmc]:
     bmc = Bmc(tmp_path, events=EVENTS).start()
     yield bmc
     bmc.stop()
-
-
-def later() -> float:
-    return time.monotonic() + 20
 
 
 def add(bmc: Bmc, kind: int, body: bytes) -> None:
@@ -103,17 +97,17 @@ def test_the_counts_are_those_of_ipmi_sels_lines(bmc: Bmc, tmp_path: Path) -> No
 def test_only_what_is_new_is_read(bmc: Bmc) -> None:
     counter = EventCounter(RecordCache())
     with session_with(bmc) as session:
-        first = counter.count(session, WANTED, later())
+        first = counter.count(session, WANTED, soon(20))
         assert session.commands.count(GET_SEL_ENTRY) == len(EVENTS) + 3
 
         session.commands.clear()
-        assert counter.count(session, WANTED, later()) == first
+        assert counter.count(session, WANTED, soon(20)) == first
         assert session.commands.count(GET_SEL_ENTRY) == 0
         assert len(session.commands) <= 2  # of the log and of the sensors' repository, whether
 
         add(bmc, *PSU_FAILED)
         session.commands.clear()
-        second = counter.count(session, WANTED, later())
+        second = counter.count(session, WANTED, soon(20))
         assert session.commands.count(GET_SEL_ENTRY) == 2  # the last that is known, and the new
     assert second.by_name - first.by_name == {"psu": 1}
     assert first.by_name["psu"] == 2
@@ -122,9 +116,9 @@ def test_only_what_is_new_is_read(bmc: Bmc) -> None:
 def test_a_log_that_is_known_is_counted_for_another_module_without_reading(bmc: Bmc) -> None:
     counter = EventCounter(RecordCache())
     with session_with(bmc) as session:
-        counter.count(session, WANTED, later())
+        counter.count(session, WANTED, soon(20))
         session.commands.clear()
-        other = counter.count(session, WANTED[:1], later())
+        other = counter.count(session, WANTED[:1], soon(20))
 
         assert GET_SEL_ENTRY not in session.commands
     assert other.by_name == {"psu": 2}
@@ -133,10 +127,10 @@ def test_a_log_that_is_known_is_counted_for_another_module_without_reading(bmc: 
 def test_a_cleared_log_is_counted_anew(bmc: Bmc) -> None:
     counter = EventCounter(RecordCache())
     with session_with(bmc) as session:
-        before = counter.count(session, WANTED, later())
+        before = counter.count(session, WANTED, soon(20))
         ipmitool(bmc, "sel", "clear")
         add(bmc, *ECC)
-        after = counter.count(session, WANTED, later())
+        after = counter.count(session, WANTED, soon(20))
 
     assert before.by_name["psu"] == 2
     assert after.by_name == {"psu": 0, "memory": 1, "never": 0}
@@ -187,46 +181,46 @@ def test_a_log_that_could_not_be_read_to_its_end_is_read_on() -> None:
     logs, bmc = LogCache(), FakeLog(answers_left=4)
     bmc.log(*range(1, 11))
     with pytest.raises(NoAnswerError):
-        logs.log(bmc, later())
+        logs.log(bmc, soon(20))
     bmc.asked = 0
     with pytest.raises(IpmiError, match="the event log is being read: 4 of 10 entries"):
-        logs.log(bmc, time.monotonic() - 1)
+        logs.log(bmc, soon(-1))
     bmc.asked, bmc.answers_left = 0, 1000
 
-    assert list(logs.log(bmc, later()).ids) == list(range(1, 11))
+    assert list(logs.log(bmc, soon(20)).ids) == list(range(1, 11))
     assert bmc.asked == 7
 
 
 def test_a_full_log_that_overwrites_its_oldest_entries() -> None:
     logs, bmc = LogCache(), FakeLog()
     bmc.log(*range(1, 11))
-    assert list(logs.log(bmc, later()).ids) == list(range(1, 11))
+    assert list(logs.log(bmc, soon(20)).ids) == list(range(1, 11))
     for number in (1, 2, 3):
         del bmc.entries[number]
     bmc.log(11, 12, 13)
     bmc.asked = 0
 
-    assert list(logs.log(bmc, later()).ids) == list(range(4, 14))
+    assert list(logs.log(bmc, soon(20)).ids) == list(range(4, 14))
     assert bmc.asked == 5  # the last that is known, three new ones, and the oldest
 
 
 def test_a_log_whose_last_known_entry_is_gone_is_read_anew() -> None:
     logs, bmc = LogCache(), FakeLog()
     bmc.log(1, 2, 3)
-    logs.log(bmc, later())
+    logs.log(bmc, soon(20))
     bmc.entries.clear()
     bmc.log(11, 12, 13, 14)
 
-    assert list(logs.log(bmc, later()).ids) == [11, 12, 13, 14]
+    assert list(logs.log(bmc, soon(20)).ids) == [11, 12, 13, 14]
 
 
 def test_another_log_with_the_same_ids_is_noticed() -> None:
     logs, bmc = LogCache(), FakeLog()
     bmc.log(1, 2)
-    generation = logs.log(bmc, later()).generation
+    generation = logs.log(bmc, soon(20)).generation
     bmc.log(3)
     bmc.entries[2] = bmc.entries[2][:-1] + b"\x01"
-    log = logs.log(bmc, later())
+    log = logs.log(bmc, soon(20))
 
     assert log.generation != generation
     assert bytes(log.entries) == b"".join(bmc.entries.values())
@@ -236,11 +230,11 @@ def test_another_log_with_the_same_ids_is_noticed() -> None:
 def test_a_bmc_that_miscounts_its_entries_is_not_read_anew_each_time(miscount: int) -> None:
     logs, bmc = LogCache(), FakeLog(miscount=miscount)
     bmc.log(*range(1, 9))
-    logs.log(bmc, later())
+    logs.log(bmc, soon(20))
     bmc.log(9)
     bmc.asked = 0
 
-    assert list(logs.log(bmc, later()).ids) == list(range(1, 10))
+    assert list(logs.log(bmc, soon(20)).ids) == list(range(1, 10))
     assert bmc.asked <= 3
 
 
@@ -249,7 +243,7 @@ def test_entries_in_a_circle_are_an_error() -> None:
     bmc.log(1, 2, 3)
 
     with pytest.raises(IpmiError, match="in a circle"):
-        LogCache().log(bmc, later())
+        LogCache().log(bmc, soon(20))
 
 
 def test_an_entry_that_is_cut_short_is_an_error() -> None:
@@ -257,7 +251,7 @@ def test_an_entry_that_is_cut_short_is_an_error() -> None:
     bmc.log(1)
 
     with pytest.raises(IpmiError, match="17 bytes"):
-        LogCache().log(bmc, later())
+        LogCache().log(bmc, soon(20))
 
 
 def test_the_logs_that_are_kept_are_bounded() -> None:
@@ -266,10 +260,10 @@ def test_the_logs_that_are_kept_are_bounded() -> None:
     other.address = Address(ip_address("127.0.0.2"))
     for bmc in (one, other):
         bmc.log(1, 2)
-        logs.log(bmc, later())
+        logs.log(bmc, soon(20))
     one.asked = other.asked = 0
-    logs.log(other, later())
-    logs.log(one, later())
+    logs.log(other, soon(20))
+    logs.log(one, soon(20))
 
     assert (one.asked, other.asked) == (2, 0)
 

@@ -16,25 +16,15 @@ from sentinel_exporters.ipmi.errors import IpmiError, NoAnswerError
 from sentinel_exporters.ipmi.pool import Pool
 from sentinel_exporters.ipmi.readings import Reading, read_sensors
 from sentinel_exporters.ipmi.sdr import RecordCache
-from sentinel_exporters.ipmi.session import Credentials
 from sentinel_exporters.ipmi.target import Address
-from tests.exporters.bmc import PASSWORD, SERVER, USER, Bmc
-from tests.exporters.bmc_sessions import at, soon
+from tests.exporters.bmc import SERVER, Bmc
+from tests.exporters.bmc_sessions import LOGIN, at, soon
 from tests.exporters.udp_relay import UdpRelay
 from tests.lab.wait import wait_for
 
-LOGIN = Credentials(USER, PASSWORD)
 PRESENT = {one.name for one in SERVER if one.is_present and one.is_scanned}
 
 Read = Callable[..., dict[str, float | None]]
-
-
-@pytest.fixture
-def bmc(tmp_path: Path) -> Iterator[Bmc]:
-    """A BMC of the test's own."""
-    bmc = Bmc(tmp_path).start()
-    yield bmc
-    bmc.stop()
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -13,12 +13,13 @@ import pytest
 from sentinel_exporters.ipmi.commands import Device
 from sentinel_exporters.ipmi.errors import NoAnswerError, WouldWaitError
 from sentinel_exporters.ipmi.loop import Talk
-from sentinel_exporters.ipmi.readings import Reading, decode_reading, read_sensors
-from sentinel_exporters.ipmi.sdr import RecordCache, read_records
-from sentinel_exporters.ipmi.session import Credentials, Privilege, Session
+from sentinel_exporters.ipmi.readings import Reading, decode_reading
+from sentinel_exporters.ipmi.sdr import RecordCache
+from sentinel_exporters.ipmi.session import Privilege, Session
 from sentinel_exporters.ipmi.target import Address
 from sentinel_exporters.ipmi_samples import sample_reading
-from tests.exporters.bmc import PASSWORD, USER, Bmc, Command, Sensor
+from tests.exporters.bmc import Bmc, Command, Sensor
+from tests.exporters.bmc_sessions import LOGIN, at, read_all, soon
 from tests.exporters.ipmi_peers import ipmimonitoring, ipmitool_sensors
 
 CELSIUS, VOLTS, AMPERES, WATTS, COULOMBS, RPM, HOURS, REVOLUTIONS = 1, 4, 5, 6, 8, 18, 24, 41
@@ -85,9 +86,7 @@ def running(folder: Path, sensors: Sequence[Sensor], port: int = 0) -> Iterator[
 
 @contextlib.contextmanager
 def session_with(bmc: Bmc, privilege: Privilege = Privilege.USER) -> Iterator[Session]:
-    address = Address(ip_address(bmc.host), bmc.port)
-    credentials = Credentials(USER, PASSWORD, privilege)
-    session = Session(address, credentials, time.monotonic() + 20)
+    session = Session(at(bmc), replace(LOGIN, privilege=privilege), soon(20))
     try:
         yield session
     finally:
@@ -96,14 +95,14 @@ def session_with(bmc: Bmc, privilege: Privilege = Privilege.USER) -> Iterator[Se
 
 def read(folder: Path, *sensors: Sensor) -> list[Reading]:
     with running(folder, sensors) as bmc, session_with(bmc) as session:
-        return read_sensors(session, read_records(session))
+        return read_all(session)
 
 
 def test_odd_records_read_as_freeipmi_reads_them(tmp_path: Path) -> None:
     with running(tmp_path, ODD) as bmc, session_with(bmc) as session:
         theirs = ipmimonitoring(bmc)
         ipmitool = ipmitool_sensors(bmc)
-        ours = read_sensors(session, read_records(session))
+        ours = read_all(session)
 
     assert {one.record.id: one.record.name for one in ours} == {
         one.id: one.name for one in theirs
@@ -232,10 +231,7 @@ def test_a_non_linear_sensor_is_read_by_the_factors_of_its_reading(
     bmc = Bmc(tmp_path, sensors, answers={Command(0x04, 0x23): answer}).start()
     try:
         with session_with(bmc, Privilege.ADMIN) as session:
-            ours = {
-                one.record.name: one.value
-                for one in read_sensors(session, read_records(session))
-            }
+            ours = {one.record.name: one.value for one in read_all(session)}
         ipmitool = ipmitool_sensors(bmc) if is_known else {}
     finally:
         bmc.stop()

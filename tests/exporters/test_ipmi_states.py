@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from sentinel_exporters.ipmi.names import name_sensor_type
-from sentinel_exporters.ipmi.readings import Reading, read_sensors
-from sentinel_exporters.ipmi.sdr import read_records
-from sentinel_exporters.ipmi.session import Credentials, Session
-from sentinel_exporters.ipmi.target import Address
-from tests.exporters.bmc import PASSWORD, USER, Bmc, Sensor
+from sentinel_exporters.ipmi.readings import Reading
+from sentinel_exporters.ipmi.session import Session
+from tests.exporters.bmc import Bmc, Sensor
+from tests.exporters.bmc_sessions import LOGIN, at, read_all, soon
 from tests.exporters.ipmi_peers import ipmimonitoring
 
 _SENSOR_TYPES = range(0x01, 0x2E)
@@ -93,9 +90,8 @@ def test_freeipmi_comes_to_the_same_verdict(tmp_path: Path, sensors: object) -> 
 
 
 def read_everything(bmc: Bmc) -> list[Reading]:
-    address = Address(ip_address(bmc.host), bmc.port)
-    session = Session(address, Credentials(USER, PASSWORD), time.monotonic() + 20)
+    session = Session(at(bmc), LOGIN, soon(20))
     try:
-        return read_sensors(session, read_records(session))
+        return read_all(session)
     finally:
         session.close()
