@@ -107,6 +107,30 @@ def ipmitool_sensors(bmc: Bmc) -> dict[str, float]:
     }
 
 
+def ipmitool_states(bmc: Bmc) -> dict[str, str]:
+    """Return the verdict on each sensor with a number: ok, or nc, cr, nr for a limit passed."""
+    lines = ipmitool(bmc, "sensor").splitlines()
+    columns = ([cell.strip() for cell in line.split("|")] for line in lines)
+    return {
+        name: state
+        for name, _, unit, state, *_ in columns
+        if unit != "discrete" and state != "na"
+    }
+
+
+def ipmitool_events(bmc: Bmc) -> dict[str, int]:
+    """Return the events of each discrete sensor, a bit for each that is asserted."""
+    lines = ipmitool(bmc, "sensor").splitlines()
+    columns = ([cell.strip() for cell in line.split("|")] for line in lines)
+    # It prints the two bytes in the order in which they come.
+    return {
+        name: int.from_bytes(bytes.fromhex(state.removeprefix("0x").rjust(4, "0")), "little")
+        & 0x7FFF
+        for name, _, unit, state, *_ in columns
+        if unit == "discrete" and state != "na"
+    }
+
+
 def ipmitool(bmc: Bmc, *arguments: str) -> str:
     """Run a command of ipmitool; returns what it prints."""
     done = subprocess.run(

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from sentinel_exporters.ipmi.states import judge
 from tests.exporters.bmc import Bmc, Sensor
 from tests.exporters.ipmi_lab import exporting, probe
-from tests.exporters.ipmi_peers import fetch_series, ipmi_exporter, ipmitool_sensors
+from tests.exporters.ipmi_peers import (
+    fetch_series,
+    ipmi_exporter,
+    ipmitool_events,
+    ipmitool_sensors,
+    ipmitool_states,
+)
 from tests.exporters.running import Series, values
 
 CELSIUS, VOLTS, AMPERES, WATTS, RPM = 1, 4, 5, 6, 18
@@ -156,6 +163,45 @@ def test_every_sensors_series_are_those_of_ipmi_exporter(
     assert theirs
     # FreeIPMI cuts values to two decimals.
     assert ours == pytest.approx(theirs, abs=0.0101)
+
+
+def test_limits_that_are_passed_are_those_that_ipmitool_shows(tmp_path: Path) -> None:
+    bmc = Bmc(tmp_path, list(limits())).start()
+    try:
+        ipmitool = ipmitool_states(bmc)
+        series = read(tmp_path, bmc)
+    finally:
+        bmc.stop()
+
+    ours = {
+        **values(series, "ipmi_temperature_state", "name"),
+        **values(series, "ipmi_fan_speed_state", "name"),
+    }
+    # FreeIPMI, and so ipmi_exporter, calls a sensor nominal that has passed no other limit than
+    # the non-critical one.
+    grave = {"ok": 0, "nc": 0, "cr": 2, "nr": 2}
+    assert set(ipmitool.values()) == set(grave)
+    assert ours == {name: grave[state] for name, state in ipmitool.items()}
+
+
+def test_discrete_sensors_are_in_the_states_that_ipmitool_shows(tmp_path: Path) -> None:
+    sensors = {sensor.name: sensor for sensor in discrete()}
+    bmc = Bmc(tmp_path, list(sensors.values())).start()
+    try:
+        events = ipmitool_events(bmc)
+        ours = values(read(tmp_path, bmc), "ipmi_sensor_state", "name")
+    finally:
+        bmc.stop()
+
+    assert events == {
+        name: sum(1 << bit for bit in sensor.bits) for name, sensor in sensors.items()
+    }
+    for name, state in ours.items():
+        sensor = sensors[name]
+        assert state == judge(sensor.sensor_type, sensor.event_type, events[name]), name
+    # Of the others nobody says what is bad.
+    for name in events.keys() - ours.keys():
+        assert judge(sensors[name].sensor_type, sensors[name].event_type, 1) is None, name
 
 
 def test_sensors_that_read_nothing_or_are_of_others_are_left_out_by_both(
