@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tomllib
 from pathlib import Path
 
 from tests.exporters.running import (
@@ -15,109 +16,15 @@ from tests.exporters.running import (
     values,
 )
 
-# A GPU that tells everything, in NVML's units and numbers, and one that tells hardly anything.
-FULL = {
-    "name": "NVIDIA H100 80GB HBM3",
-    "uuid": "GPU-11111111-aaaa",
-    "minor": "3",
-    "pci": "0:C1:0",
-    "serial": "1650123456789",
-    "vbios": "96.00.74.00.01",
-    "compute_capability": "9 0",
-    "persistence_mode": "1",
-    "compute_mode": "0",
-    "memory_total": str(80 * 2**30),
-    "memory_used": str(3 * 2**30),
-    "memory_v2_used": str(2 * 2**30),
-    "memory_reserved": str(2**30),
-    "utilization": "55",
-    "utilization_memory": "7",
-    "encoder": "3 1000",
-    "decoder": "4 1000",
-    "jpeg": "5 1000",
-    "optical_flow": "6 1000",
-    "encoder_stats": "2 60 900",
-    "temperature": "41",
-    "threshold.0": "92",
-    "threshold.1": "89",
-    "threshold.2": "95",
-    "threshold.3": "87",
-    "power": "300500",
-    "power_limit": "650000",
-    "power_limit_set": "660000",
-    "power_limit_default": "700000",
-    "power_limit_range": "200000 701000",
-    "energy": "123456789",
-    "clock_graphics": "1755",
-    "clock_sm": "1980",
-    "clock_memory": "2619",
-    "clock_video": "1545",
-    "clock_max_graphics": "1981",
-    "clock_max_sm": "1982",
-    "clock_max_memory": "2620",
-    "clock_max_video": "1546",
-    # The software's power cap, of what it can tell: idle, that, and the hardware's slowdown.
-    "throttle_reasons": str(0x4),
-    "throttle_reasons_supported": str(0x1 | 0x4 | 0x8),
-    "throttled.0": "2500000000",
-    "throttled.1": "0",
-    "fan": "30",
-    "fan_count": "2",
-    "fan.0": "30",
-    "fan.1": "35",
-    "pstate": "2",
-    "ecc_mode": "1 0",
-    "ecc_corrected": "12",
-    "ecc_uncorrected": "1",
-    "ecc_volatile_corrected": "5",
-    "ecc_volatile_uncorrected": "0",
-    "ecc.0.1.2": "11",
-    "ecc.0.1.7": "1",
-    "remapped": "3 1 1 0",
-    "remap_banks": "639 1 0 0 0",
-    "retired.0": "4",
-    "retired.1": "2",
-    "retired_pending": "0",
-    "pcie_replays": "8",
-    "pcie_generation": "4",
-    "pcie_width": "8",
-    "pcie_generation_max": "5",
-    "pcie_width_max": "16",
-    "nvlink.0": "1",
-    "nvlink.1": "0",
-    "nvlink.2": "1",
-    "nvlink.0.errors.0": "1",
-    "nvlink.0.errors.2": "20",
-    "nvlink.2.errors.0": "0",
-    "nvlink.2.errors.2": "300",
-    "mig_mode": "0 1",
-    "event_types": "8",
-    "fabric_state": "3",
-    "compute": "",
-    # Field values: memory temperature, NVLink's KiB sent and received, what is to be done.
-    "field.82": "47",
-    "field.138": "1000",
-    "field.139": "2000",
-    "field.230": "0",
-    # The activity counters: percent, and MiB a second.
-    "gpm": "1",
-    "gpm.1": "50.5",
-    "gpm.2": "40",
-    "gpm.5": "12.25",
-    "gpm.10": "nan",
-    "gpm.20": "3",
-    "gpm.21": "4",
-}
-# A MIG device.
-SLICE = {
-    "uuid": "MIG-aaaa",
-    "name": "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
-    "gpu_instance": "7",
-    "compute_instance": "0",
-    "memory_total": str(10 * 2**30),
-    "memory_used": str(2**30),
-}
-BARE = {"name": "NVIDIA A2", "uuid": "GPU-22222222-bbbb", "minor": "0", "pci": "1:2:0"}
+FIXTURES = Path(__file__).parent / "fixtures" / "gpu"
+
+
+def load(name: str) -> dict[str, str]:
+    """Return what a device of the fixtures tells, by the stand-in's names."""
+    return tomllib.loads((FIXTURES / f"{name}.toml").read_text())
+
+
+FULL, SLICE, BARE = load("h100"), load("h100-1g.10gb"), load("a2")
 
 
 def build(folder: Path, version: str, *options: str) -> Path:

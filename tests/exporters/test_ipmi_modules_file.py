@@ -18,43 +18,7 @@ from tests.exporters.ipmi_peers import fetch_series, ipmi_exporter_with
 from tests.exporters.running import label_sets, run_exporter, values
 
 # Every key that ipmi_exporter knows.
-FULL = f"""
-modules:
-        default:
-                user: "{USER}"
-                pass: "{PASSWORD}"
-                driver: "LAN_2_0"
-                privilege: "user"
-                # In milliseconds.
-                timeout: 10000
-                collectors:
-                - bmc
-                - ipmi
-                - chassis
-                exclude_sensor_ids:
-                - 2
-                - 5
-                workaround_flags:
-                - opensesspriv
-        advanced:
-                user: {USER}
-                pass: {PASSWORD}
-                privilege: ADMIN
-                driver: LAN
-                collectors: [sel, sel-events]
-                collector_cmd:
-                        sel: sudo
-                default_args:
-                        sel:
-                        - "--quiet-cache"
-                custom_args:
-                        sel:
-                        - "ipmi-sel"
-                sel_events:
-                - name: temperature
-                  regex: "^Upper Non-critical"
-        local: {{collectors: []}}
-"""
+FULL = (Path(__file__).parent / "fixtures" / "ipmi" / "ipmi_exporter.yml").read_text()
 
 
 @pytest.fixture(scope="module")

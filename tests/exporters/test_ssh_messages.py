@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sentinel_exporters.ssh.messages import Accepted, Dropped, Failure, read_message
@@ -36,63 +38,25 @@ def test_a_login_tells_who_and_how(text: str, user: str, method: str) -> None:
 
 
 POLICY = "refused_by_policy"
-ENDS = [
-    (f"Connection closed by {FROM} [preauth]", "disconnect_before_auth"),
-    (f"Connection closed by {FROM}", "disconnect_before_auth"),
-    (f"Connection reset by {FROM} [preauth]", "disconnect_before_auth"),
-    (f"Connection from {FROM} timed out", "disconnect_before_auth"),
-    (f"Disconnected from {FROM} [preauth]", "disconnect_before_auth"),
-    (f"Connection closed by invalid user x {FROM} [preauth]", "invalid_user"),
-    (f"Disconnected from invalid user x {FROM} [preauth]", "invalid_user"),
-    (f"Connection closed by authenticating user alice {FROM} [preauth]", "wrong_key"),
-    (f"Connection reset by authenticating user alice {FROM} [preauth]", "wrong_key"),
-    (f"Connection from authenticating user alice {FROM} timed out [preauth]", "wrong_key"),
-    (f"Disconnecting authenticating user alice {FROM}: Too many authentication failures "
-     "[preauth]", "wrong_key"),
-    (f"Disconnecting {FROM}: bad service request x [preauth]", "protocol_error"),
-    (f"Unable to negotiate with {FROM}: no matching key exchange method found. Their offer: x "
-     "[preauth]", "protocol_error"),
-    (f"fatal: ssh_dispatch_run_fatal: Connection from {FROM}: message authentication code "
-     "incorrect [preauth]", "protocol_error"),
-    (f"banner exchange: Connection from {FROM}: invalid format", "protocol_error"),
-    ("fatal: Access denied for user alice by PAM account configuration [preauth]", POLICY),
-    ("fatal: userauth_pubkey: parse publickey packet: incomplete message [preauth]", "other"),
-    (f"fatal: Timeout before authentication for {FROM}", "timeout"),
-]  # fmt: skip
+FIXTURES = Path(__file__).parent / "fixtures" / "ssh"
 
 
-@pytest.mark.parametrize(("text", "reason"), ENDS)
+def load(name: str) -> list[tuple[str, str]]:
+    """Return messages of the fixtures, each with the reason that is in it."""
+    rows = [
+        line.split("\t") for line in (FIXTURES / f"{name}.tsv").read_text().splitlines()[1:]
+    ]
+    return [(text, reason) for reason, text in rows]
+
+
+@pytest.mark.parametrize(("text", "reason"), load("ends"))
 def test_the_end_of_a_connection_without_login_is_known(text: str, reason: str) -> None:
     found = read_message(text)
     assert isinstance(found, Failure)
     assert (found.reason, found.is_end, found.pid) == (reason, True, None)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        (f"Invalid user x from {FROM}", "invalid_user"),
-        (f"Invalid user  from {FROM}", "invalid_user"),
-        (f"Failed password for invalid user x from {FROM} ssh2", "invalid_user"),
-        ("error: PAM: Authentication failure for illegal user x from h", "invalid_user"),
-        (f"Failed password for alice from {FROM} ssh2", "wrong_password"),
-        (f"Failed keyboard-interactive/pam for alice from {FROM} ssh2", "wrong_password"),
-        ("error: PAM: Authentication failure for alice from h", "wrong_password"),
-        (f"Failed publickey for alice from {FROM} ssh2: RSA SHA256:x", "wrong_key"),
-        (f"Failed none for alice from {FROM} ssh2", "disconnect_before_auth"),
-        (f"error: maximum authentication attempts exceeded for alice from {FROM} ssh2 "
-         "[preauth]", "too_many_attempts"),
-        ("User bob from h.example not allowed because listed in DenyUsers", POLICY),
-        ("User bob not allowed because account is locked", POLICY),
-        ("User bob not allowed because shell /bin/x does not exist", POLICY),
-        (f"ROOT LOGIN REFUSED FROM {FROM}", POLICY),
-        (f"administratively prohibited connection for alice from {FROM}", POLICY),
-        ('error: kex_exchange_identification: client sent invalid protocol identifier "GET /"',
-         "protocol_error"),
-        ("error: kex_exchange_identification: read: Connection reset by peer",
-         "disconnect_before_auth"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "reason"), load("troubles"))
 def test_what_goes_wrong_before_the_end_is_known(text: str, reason: str) -> None:
     found = read_message(text)
     assert isinstance(found, Failure)
