@@ -141,6 +141,17 @@ def test_a_tool_that_prints_no_table_is_an_error(
         read(Settings(command=str(tmp_path / "tool")))
 
 
+@pytest.mark.parametrize("end", ["exit 1", "kill -SEGV $$"])
+def test_a_table_that_is_whole_counts_however_the_tool_ends(
+    folder: Path, tmp_path: Path, end: str
+) -> None:
+    (tmp_path / "tool").write_text(f'#!/bin/sh\nFAKE_NPU_SMI={folder} {NPU_SMI} "$@"\n{end}\n')
+    (tmp_path / "tool").chmod(0o755)
+    reading = read(Settings(command=str(tmp_path / "tool"), hccn_tool="", detail_interval_s=0))
+    assert [chip.logic_id for chip in reading.chips] == [0, 3]
+    assert reading.problems == ()
+
+
 def test_a_tool_that_hangs_is_ended(tmp_path: Path) -> None:
     (tmp_path / "tool").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
     (tmp_path / "tool").chmod(0o755)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sentinel_exporters.accelerator import DeviceProcess
 from sentinel_exporters.collectors.npu import parse
-from sentinel_exporters.npu.reading import NO_PID, Usage
+from sentinel_exporters.npu.reading import NO_PID, Details, Usage
 from sentinel_exporters.npu_smi.info import Chip, Info, parse_info
 from sentinel_exporters.npu_smi.mapping import parse_mapping
 from sentinel_exporters.npu_smi.processes import Process
@@ -114,4 +114,11 @@ def test_a_910c_has_two_devices_on_a_card_and_a_column_more_in_its_mapping() -> 
         (0, 0, 0), (0, 1, 1), (1, 0, 2), (1, 1, 3),
     ]  # fmt: skip
     # The second die shows no power: that of the first is the card's.
+    assert [chip.power_watts for chip in chips] == [171.5, None, 168.2, None]
+
+
+def test_a_910cs_power_is_not_counted_twice_where_a_list_tells_it_of_both_dies() -> None:
+    found = info("info-910c-26.0.txt")
+    told = {(chip.npu_id, chip.chip_id): Details(power_watts=171.5) for chip in found.chips}
+    chips = make_reading(found, details=told).chips
     assert [chip.power_watts for chip in chips] == [171.5, None, 168.2, None]
