@@ -235,6 +235,12 @@ def test_a_value_that_cannot_be_right_is_refused_with_its_name(
     assert reason in str(refused.value)
 
 
+def test_the_bandwidth_of_a_memory_that_there_is_not_is_not_told() -> None:
+    # A 910B has no DDR, and shows zeros for it.
+    (told,) = details.read_usages(changed("usages-910b.txt", ": 29", ": NA")).values()
+    assert told.bandwidth_percent is None
+
+
 @pytest.mark.parametrize(("name", "reader", "expected"), EXPECTED, ids=[e[0] for e in EXPECTED])
 def test_a_torn_list_says_nothing_that_the_whole_does_not(
     name: str, reader: Reader, expected: ByChip
