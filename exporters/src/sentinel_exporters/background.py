@@ -7,7 +7,7 @@ import time
 
 from .core import CollectorSettings, Sample
 from .outcome import TOO_SLOW, Outcome
-from .run import Run, Work
+from .run import LastRun, Run, Work
 
 
 class Background:
@@ -30,9 +30,7 @@ class Background:
         self._has_result = threading.Event()
         self._lock = threading.Lock()
         self._current = Run()
-        self._last: Run | None = None
-        self._last_reading: float | None = None
-        self._last_success: float | None = None
+        self._last = LastRun()
         # A daemon, because a driver call that never returns must not keep the process alive.
         threading.Thread(target=self._main, name=f"collector-{name}", daemon=True).start()
 
@@ -55,11 +53,7 @@ class Background:
 
     def _keep(self, run: Run) -> None:
         with self._lock:
-            self._last = run
-            if run.scrape is not None:
-                self._last_reading = run.started
-                if not self._find_problems(run):
-                    self._last_success = run.ended_at
+            self._last.keep(run, self._find_problems(run))
         self._has_result.set()
 
     def _find_problems(self, run: Run) -> tuple[str, ...]:
@@ -77,9 +71,8 @@ class Background:
         limit = min(deadline, self._current.started + self._timeout_s)
         self._has_result.wait(max(0.0, limit - time.monotonic()))
         with self._lock:
-            last, current = self._last, self._current
-            reading, success = self._last_reading, self._last_success
-        now = time.monotonic()
+            last, current = self._last.run, self._current
+            success_at, age_s = self._last.success_at, self._last.age_s
         if last is None or current.duration_s > self._timeout_s:
             duration_s, problems = current.duration_s, [TOO_SLOW]
         else:
@@ -89,16 +82,9 @@ class Background:
             problems = list(dict.fromkeys([*self._find_problems(last), *problems]))
             if last.scrape is not None:
                 samples = tuple(last.scrape.samples)
-                if now - last.started > self._keep_s:
+                if time.monotonic() - last.started > self._keep_s:
                     samples = ()
                     problems.append(f"the last reading is older than {self._keep_s:g} s")
             elif not problems:
                 return Outcome(self._name, is_absent=True)
-        return Outcome(
-            self._name,
-            samples,
-            duration_s,
-            tuple(problems),
-            success,
-            None if reading is None else now - reading,
-        )
+        return Outcome(self._name, samples, duration_s, tuple(problems), success_at, age_s)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from .core import CollectorSettings
 from .outcome import Outcome
-from .run import Run, Work, start_run, summarize
+from .run import LastRun, Run, Work, start_run, summarize
 
 # How long a run is waited for when there is an earlier result to show; others' results are on
 # the same page.
@@ -30,23 +30,22 @@ class Foreground:
         self._timeout_s = settings.timeout_s
         self._lock = threading.Lock()
         self._current: Run | None = None
-        self._last: Run | None = None
-        self._last_reading: float | None = None
-        self._last_success: float | None = None
+        self._last = LastRun()
 
     def begin(self) -> Run:
         """Return the run that is under way, or a new one where there is none."""
         with self._lock:
             if self._current is not None:
+                if not self._current.is_done:
+                    return self._current
                 self._keep(self._current)
-            if self._current is None or self._current.is_done:
-                self._current = start_run(self._name, self._work)
+            self._current = start_run(self._name, self._work)
             return self._current
 
     def outcome(self, run: Run, deadline: float) -> Outcome:
         """Return what a run that was begun says by `deadline` (monotonic), or one before it."""
         with self._lock:
-            last = self._last
+            last = self._last.run
         deadline = min(deadline, run.started + self._timeout_s)
         if last is not None and time.monotonic() - last.started <= KEEP_S:
             # Nobody waits twice for a source that was slow the last time.
@@ -60,19 +59,11 @@ class Foreground:
         return self._describe(run)
 
     def _keep(self, run: Run) -> None:
-        if not run.is_done or (self._last is not None and run.started <= self._last.started):
-            return
-        self._last = run
-        if run.scrape is not None:
-            self._last_reading = run.started
-            if not run.problems:
-                self._last_success = run.ended_at
+        last = self._last.run
+        if run.is_done and (last is None or run.started > last.started):
+            self._last.keep(run, run.problems)
 
     def _describe(self, run: Run) -> Outcome:
         with self._lock:
-            reading, success = self._last_reading, self._last_success
-        return replace(
-            summarize(self._name, run),
-            last_success=success,
-            age_s=None if reading is None else time.monotonic() - reading,
-        )
+            success_at, age_s = self._last.success_at, self._last.age_s
+        return replace(summarize(self._name, run), last_success=success_at, age_s=age_s)

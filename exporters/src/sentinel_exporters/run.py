@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from .core import Scrape
@@ -59,6 +59,30 @@ class Run:
     def wait(self, deadline: float) -> bool:
         """Wait for its end until `deadline` (monotonic); say whether it has ended."""
         return self._done.wait(max(0.0, deadline - time.monotonic()))
+
+
+class LastRun:
+    """The last run that ended, and when the source last gave something. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        # The start of the last run that gave a reading, on the monotonic clock.
+        self._read: float | None = None
+        # Unix time.
+        self.success_at: float | None = None
+
+    def keep(self, run: Run, problems: Sequence[str]) -> None:
+        """Remember a run that has ended, and what was wrong with it."""
+        self.run = run
+        if run.scrape is not None:
+            self._read = run.started
+            if not problems:
+                self.success_at = run.ended_at
+
+    @property
+    def age_s(self) -> float | None:
+        """How old the last reading is."""
+        return None if self._read is None else time.monotonic() - self._read
 
 
 def start_run(name: str, work: Work) -> Run:
