@@ -116,6 +116,15 @@ def test_a_lost_card_is_not_taken_for_one_that_is_at_another_place_now(
     assert of(series, FULL["uuid"]) == {}
 
 
+def test_a_lost_card_is_not_taken_for_one_that_was_taken_out(machine: Machine) -> None:
+    machine.restart(FULL, BARE)
+    machine.restart(FULL)
+    # Another one is put in at that place, and does not answer.
+    series = machine.restart(FULL, {"handle": f"!{LOST}"})
+    assert success(series) == 0
+    assert of(series, BARE["uuid"]) == {}
+
+
 def test_a_driver_that_comes_back_is_read_again(driver: Driver, gpu_exporter: Exporter) -> None:
     assert success(gpu_exporter.series()) == 1
     # The library is still open; the driver behind it has gone.

@@ -181,6 +181,11 @@ def test_a_tool_that_writes_without_end_is_stopped(tmp_path: Path) -> None:
         wait_for_end(int((tmp_path / "pid").read_text()))
 
 
+def test_a_tool_speaks_the_language_that_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert run_tool("sh -c 'echo $LC_ALL'", (), 30) == "C\n"
+
+
 def test_a_tool_that_closes_its_outputs_and_stays_is_given_up() -> None:
     with pytest.raises(NoAnswer):
         run_tool("sh -c 'echo told; exec >/dev/null 2>&1; sleep 60'", (), 0.2)

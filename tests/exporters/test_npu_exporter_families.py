@@ -133,6 +133,13 @@ def test_a_process_has_its_memory_in_mb_where_that_is_told() -> None:
     assert (labels(process)["process_id"], labels(process)["container_id"]) == ("812", "")
 
 
+def test_a_process_whose_number_is_not_told_counts_and_has_no_series() -> None:
+    table = Table([Row("0", "0")], [["0     0", "NA", "python", "37670"]])
+    reading = make_reading(parse_info(table.text()))
+    assert samples(reading, "npu_chip_info_process_info") == []
+    assert value(reading, "npu_chip_info_process_info_num") == 1
+
+
 def test_a_chip_without_processes_says_so_and_one_whose_are_not_told_says_nothing() -> None:
     idle = make_reading(parse_info(Table([Row("0", "0")], [none_running("0")]).text()))
     (none,) = samples(idle, "npu_chip_info_process_info")

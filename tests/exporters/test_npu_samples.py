@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,15 +121,16 @@ def test_a_process_known_by_its_card_belongs_to_a_single_chip_only(
     assert len(series(found, "accelerator_processes")) == (1 if supported else 0)
 
 
-def test_an_owners_memory_is_only_told_when_all_of_it_is_known() -> None:
+@pytest.mark.parametrize("order", list(itertools.permutations([100, None, 7])))
+def test_an_owners_memory_is_only_told_when_all_of_it_is_known(order: list[int | None]) -> None:
+    alices = [DeviceProcess(pid, memory_bytes) for pid, memory_bytes in enumerate(order)]
+    owners = {0: "alice", 1: "alice", 2: "alice", 3: "bob"}
     samples = process_samples(
-        Identity("u", 0, "ascend"),
-        [DeviceProcess(1, 100), DeviceProcess(2, None), DeviceProcess(3, 5)],
-        {1: "alice", 2: "alice", 3: "bob"},
+        Identity("u", 0, "ascend"), [*alices, DeviceProcess(3, 5)], owners
     )
     assert series(samples, "accelerator_process_memory_bytes") == {("u", "0", "bob"): 5}
     assert series(samples, "accelerator_user_processes") == {
-        ("u", "0", "alice"): 2,
+        ("u", "0", "alice"): 3,
         ("u", "0", "bob"): 1,
     }
 
