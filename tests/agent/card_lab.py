@@ -39,12 +39,12 @@ def make_card(lab: Lab, card: str, minor: int | None = None, mode: int = 0o666) 
 
 
 def device(card: str) -> dict[str, object]:
-    """Return the device as a policy names it; NVIDIA's index is never its minor number here."""
+    """Return the device as a policy names it; the index is never its minor number here."""
     vendor, number = (
         ("ascend", int(card[7:])) if "davinci" in card else ("nvidia", int(card[6:]))
     )
-    index = number if vendor == "ascend" else number + 4
-    return {"vendor": vendor, "uuid": f"{vendor}-{number}", "index": index, "minor": number}
+    uuid = f"{vendor}-{number}"
+    return {"vendor": vendor, "uuid": uuid, "index": number + 4, "minor": number}
 
 
 def grant(lab: Lab, user: str, *cards: str, **more: object) -> dict[str, object]:

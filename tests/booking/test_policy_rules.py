@@ -22,8 +22,8 @@ HOUR = dt.timedelta(hours=1)
 WEEK = dt.timedelta(days=7)
 GPU0 = PolicyDevice("nvidia", "GPU-a", 0, 0)
 GPU1 = PolicyDevice("nvidia", "GPU-b", 1, 1)
-NPU2 = PolicyDevice("ascend", "npu-c", 2, 2)
-NPU10 = PolicyDevice("ascend", "npu-d", 10, 10)
+NPU2 = PolicyDevice("ascend", "npu-c", 2, 3)
+NPU10 = PolicyDevice("ascend", "npu-d", 10, 12)
 RUNNING = Holding(
     reservation=1,
     user="alice",
@@ -95,9 +95,11 @@ def test_a_card_of_one_vendor_hides_the_other_vendors_cards() -> None:
     }
 
 
-def test_logic_ids_ascend_as_numbers() -> None:
+def test_cann_counts_by_logic_ids_and_the_container_runtime_by_physical_ones() -> None:
     env = environment([NPU10, NPU2], frozenset({"ascend"}))
-    assert env == {"ASCEND_RT_VISIBLE_DEVICES": "2,10", "ASCEND_VISIBLE_DEVICES": "2,10"}
+    assert env == {"ASCEND_RT_VISIBLE_DEVICES": "2,10", "ASCEND_VISIBLE_DEVICES": "3,12"}
+    env = environment([replace(NPU10, minor=None)], frozenset({"ascend"}))
+    assert env == {"ASCEND_RT_VISIBLE_DEVICES": "10", "ASCEND_VISIBLE_DEVICES": "10"}
 
 
 def test_a_node_without_accelerators_sets_nothing() -> None:

@@ -25,7 +25,7 @@ REPAIRS = (Why.MADE_ANEW, Why.TAMPERED)
 
 
 class CardFiles:
-    """`/dev/nvidia<minor>` and `/dev/davinci<logic id>`, all that there are."""
+    """`/dev/nvidia<minor>` and `/dev/davinci<physical id>`, all that there are."""
 
     def __init__(self, state_dir: Path, metrics: Metrics, dev: Path = DEV) -> None:
         self._dev = dev

@@ -48,12 +48,12 @@ def is_card(name: str) -> bool:
 def card_of(device: Device) -> str | None:
     """Return the name of the device's file, None where it cannot be known.
 
-    NVIDIA counts these files by NVML's minor number, which is not the index: to take one for
-    the other would open somebody else's card. Ascend counts them by logic id, the index.
+    NVIDIA counts these files by NVML's minor number, Ascend by the physical id. Both are `minor`
+    and not the index: to take one for the other would open somebody else's card.
     """
-    if device.vendor == "ascend":
-        return f"davinci{device.index}"
-    return None if device.minor is None else f"nvidia{device.minor}"
+    if device.minor is None:
+        return None
+    return f"{'davinci' if device.vendor == 'ascend' else 'nvidia'}{device.minor}"
 
 
 def opened_grants(policy: Policy, now: datetime, opens: Mapping[int, datetime]) -> list[Grant]:

@@ -12,9 +12,10 @@ from .times import rfc3339
 GRANTED_ROLES = frozenset({"admin", "operator", "user"})
 
 # The variables by which a vendor's runtime is told the devices, and what names a device there.
-# ASCEND_RT_VISIBLE_DEVICES is what CANN reads (logic ids, ascending, without spaces);
-# ASCEND_VISIBLE_DEVICES is the container runtime's.
-_ASCEND_VARIABLES = ("ASCEND_RT_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES")
+# CANN reads logic ids, ascending, without spaces; the container runtime physical ids, which are
+# the numbers of the device files.
+_CANN_VARIABLE = "ASCEND_RT_VISIBLE_DEVICES"
+_ASCEND_RUNTIME_VARIABLE = "ASCEND_VISIBLE_DEVICES"
 _CUDA_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 _ETAG_SECONDS = 3600
@@ -123,9 +124,11 @@ def environment(devices: Sequence[PolicyDevice], vendors: frozenset[str]) -> dic
     """
     env: dict[str, str] = {}
     if "ascend" in vendors:
-        ids = sorted(device.index for device in devices if device.vendor == "ascend")
-        for name in _ASCEND_VARIABLES:
-            env[name] = ",".join(str(number) for number in ids)
+        chips = [device for device in devices if device.vendor == "ascend"]
+        env[_CANN_VARIABLE] = _join(chip.index for chip in chips)
+        env[_ASCEND_RUNTIME_VARIABLE] = _join(
+            chip.index if chip.minor is None else chip.minor for chip in chips
+        )
     if "nvidia" in vendors:
         cards = sorted(
             (device for device in devices if device.vendor == "nvidia"),
@@ -133,6 +136,10 @@ def environment(devices: Sequence[PolicyDevice], vendors: frozenset[str]) -> dic
         )
         env[_CUDA_VARIABLE] = ",".join(device.uuid for device in cards)
     return env
+
+
+def _join(numbers: Iterable[int]) -> str:
+    return ",".join(str(number) for number in sorted(numbers))
 
 
 def policy_etag(node_id: int, version: int, now: dt.datetime) -> str:
