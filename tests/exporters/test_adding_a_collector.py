@@ -95,6 +95,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
         else:
             shutil.copyfile(source, target)
     made = Copy(root)
+    # Who has followed the README here has them already.
+    for block in read_blocks():
+        if block.kind != "markdown":
+            (root / block.path).unlink(missing_ok=True)
     made.add_files()
     yield made
 

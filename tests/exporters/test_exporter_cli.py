@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,15 @@ def test_the_stand_in_refuses_what_it_does_not_know() -> None:
         "check", "--collectors", "npu", env={"SENTINEL_EXPORTER_NPU__COMMAND": f"{NPU_SMI} -x"}
     )
     assert done.returncode == 1
+
+
+def test_a_list_that_nobody_reads_to_its_end_ends_quietly() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "sentinel_exporters", "metrics"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

@@ -83,6 +83,7 @@ def test_type_unit_labels_and_meaning_are_those_that_are_documented(
     for row in listed:
         if ":" in row["collector"]:
             continue
+        assert row["name"] in documented, f"{row['name']} is in no table of docs/metrics.md"
         told = documented[row["name"]]
         assert told["type"] == row["type"], row["name"]
         assert told["unit"].replace("–", "-") == row["unit"], row["name"]

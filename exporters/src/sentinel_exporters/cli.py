@@ -54,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     commands = {"serve": serve, "check": check, "devices": devices, "metrics": metrics}
     try:
-        return commands[options.command](config, collectors)
+        status = commands[options.command](config, collectors)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # as by `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ConfigError as error:
         sys.stderr.write(f"sentinel-exporter: {config.web_config} is not valid\n{error}\n")
         return 2

@@ -169,8 +169,10 @@ def load_config(
 def split_address(listen: str) -> tuple[str, int]:
     """Return host and port of `host:port` or `[v6]:port`; raises ValueError."""
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdecimal():
         raise ValueError("must be <address>:<port>")
+    if int(port) > 65535:
+        raise ValueError("the port must be 65535 at most")
     bare = host.removeprefix("[").removesuffix("]")
     if ":" in bare and bare == host:
         raise ValueError("an IPv6 address is written in brackets: [::]:9641")

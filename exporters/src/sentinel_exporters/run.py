@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -11,6 +12,8 @@ from functools import partial
 from .core import Scrape
 from .errors import CollectorError
 from .outcome import TOO_SLOW, Outcome
+
+log = logging.getLogger(__name__)
 
 # What a run does; None: there is no such source here.
 Work = Callable[[], Scrape | None]
@@ -35,6 +38,7 @@ class Run:
         # too, as nobody would start the next run.
         except BaseException as error:
             self.error = error
+            log.debug("run failed", exc_info=True)
         self.ended = time.monotonic()
         self.ended_at = time.time()
         self._done.set()

@@ -120,7 +120,7 @@ def _probe(settings: Settings, target: Target, started: float) -> Answers:
     """Ask one BMC in a scrape that `started` (monotonic), which all its limits count from."""
     module = settings.module(target.module)
     if module is None:
-        raise BadTarget("there is no module of this name")
+        raise BadTarget(f"module: there is none named {target.module!r} in the configuration")
     try:
         wanted = _parse_target(target.address)
     except ValueError as error:

@@ -70,9 +70,14 @@ class SilentBmcs:
     """The BMCs that did not answer the last time. Safe to use from several threads."""
 
     def __init__(
-        self, loop: Loop, max_silent: int = _MAX_SILENT, max_asked: int = _MAX_ASKED
+        self,
+        loop: Loop,
+        max_silent: int = _MAX_SILENT,
+        max_asked: int = _MAX_ASKED,
+        forget_s: float = _FORGET_S,
     ) -> None:
         self._loop = loop
+        self._forget_s = forget_s
         self._max_silent = max_silent
         self._max_asked = max_asked
         # How many are being asked now.
@@ -180,7 +185,7 @@ class SilentBmcs:
         with self._lock:
             if entry.is_asked or self._silent.get(address) is not entry:
                 return
-            if time.monotonic() - entry.wanted_at > _FORGET_S:
+            if time.monotonic() - entry.wanted_at > self._forget_s:
                 del self._silent[address]
                 return
             entry.is_asked = True

@@ -95,11 +95,14 @@ class AllowList:
             try:
                 networks.append(ipaddress.ip_network(entry))
                 continue
-            except ValueError:
+            except ValueError as error:
                 if "/" in entry:
-                    raise
+                    raise ValueError(f"{entry!r}: not a network: {error}") from None
             bare = entry.removeprefix("*.")
-            names.append(("*." if bare != entry else "") + _check_host(bare))
+            try:
+                names.append(("*." if bare != entry else "") + _check_host(bare))
+            except ValueError as error:
+                raise ValueError(f"{entry!r}: {error}") from None
         return cls(tuple(networks), tuple(names))
 
     def admits(self, target: Target, address: Address) -> bool:
