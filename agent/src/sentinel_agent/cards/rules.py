@@ -48,8 +48,8 @@ def is_card(name: str) -> bool:
 def card_of(device: Device) -> str | None:
     """Return the name of the device's file, None where it cannot be known.
 
-    NVIDIA counts these files by NVML's minor number, Ascend by the physical id. Both are `minor`
-    and not the index: to take one for the other would open somebody else's card.
+    NVIDIA counts these files by NVML's minor number, Ascend by the physical id: by `minor`, and
+    not by the index. To take one for the other would open somebody else's card.
     """
     if device.minor is None:
         return None
