@@ -226,7 +226,46 @@ def test_another_log_with_the_same_ids_is_noticed() -> None:
     assert bytes(log.entries) == b"".join(bmc.entries.values())
 
 
-@pytest.mark.parametrize("miscount", [-1, 2])
+def test_a_log_that_was_cleared_and_looks_alike_at_its_end_is_read_anew() -> None:
+    logs, bmc = LogCache(), FakeLog()
+    bmc.log(1, 2, 3)
+    logs.log(bmc, soon(20))
+    bmc.erased += 1
+    bmc.entries[1] = bmc.entries[1][:-1] + b"\x01"
+    bmc.log(4)
+
+    assert bytes(logs.log(bmc, soon(20)).entries) == b"".join(bmc.entries.values())
+
+
+def test_a_log_that_looks_as_it_did_before_a_reading_failed_is_read() -> None:
+    logs, bmc = LogCache(), FakeLog()
+    bmc.log(1, 2)
+    logs.log(bmc, soon(20))
+    as_before = bmc.added
+    bmc.log(3)
+    bmc.asked, bmc.answers_left = 0, 1
+    with pytest.raises(NoAnswerError):
+        logs.log(bmc, soon(20))
+    # It was cleared and has as many entries again, and tells no times of that.
+    del bmc.entries[3]
+    bmc.entries[2] = bmc.entries[2][:-1] + b"\x01"
+    bmc.added, bmc.answers_left = as_before, 1000
+
+    assert bytes(logs.log(bmc, soon(20)).entries) == b"".join(bmc.entries.values())
+
+
+def test_the_log_of_another_bmc_at_the_address_is_read_though_it_looks_alike() -> None:
+    logs, bmc, other = LogCache(), FakeLog(), FakeLog()
+    bmc.log(1, 2)
+    other.log(1, 2)
+    other.guid = b"another"
+    other.entries[1] = other.entries[1][:-1] + b"\x01"
+    logs.log(bmc, soon(20))
+
+    assert bytes(logs.log(other, soon(20)).entries) == b"".join(other.entries.values())
+
+
+@pytest.mark.parametrize("miscount", [-3, 2])
 def test_a_bmc_that_miscounts_its_entries_is_not_read_anew_each_time(miscount: int) -> None:
     logs, bmc = LogCache(), FakeLog(miscount=miscount)
     bmc.log(*range(1, 9))

@@ -46,7 +46,6 @@ class Log:
 
     def drop(self, count: int) -> None:
         """Forget the oldest `count` entries."""
-        self.info = None
         self.generation += 1
         del self.ids[:count], self.entries[: count * ENTRY_BYTES]
 
@@ -79,8 +78,9 @@ class LogCache:
 
 def _refresh(log: Log, session: Session, until: float) -> None:
     info = read_event_log(session)
-    if log.info is not None and log.info == info:
+    if log.info == info:
         return
+    log.info = None
     if info.erased_at != log.erased_at or info.entries < len(log.ids) - log.surplus:
         log.forget()
     log.erased_at = info.erased_at
@@ -111,7 +111,6 @@ def _read_on(log: Log, session: Session, info: EventLog, until: float) -> None:
     known = set(log.ids)
     while record_id != _NONE:
         if time.monotonic() > until:
-            log.info = None
             raise IpmiError(
                 f"the event log is being read: {len(log.ids)} of {info.entries} entries"
             )
