@@ -217,11 +217,13 @@ class Soak:
     def _reason(self, site: Site, module: str) -> str:
         """Return why the BMC is not read, as the log has it; it tells beginning and end."""
         with self._lock:
-            with self._exporter.log.open() as log:
+            with self._exporter.log.open("rb") as log:
                 log.seek(self._log_read)
-                lines = log.readlines()
-                self._log_read = log.tell()
-            for line in lines:
+                text = log.read()
+            # A line of another site's may be there in part.
+            text = text[: text.rfind(b"\n") + 1]
+            self._log_read += len(text)
+            for line in text.decode().splitlines():
                 told = _TOLD.match(line)
                 if told is not None:
                     self._reasons[told[2], told[3]] = told[4] if told[1] == "failed" else ""
