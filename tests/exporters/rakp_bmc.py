@@ -51,12 +51,19 @@ class Sealer:
         """Return the packet with the message, with the next sequence number or that one."""
         self.sequence = self.sequence + 1 if sequence is None else sequence
         fill = -(len(message) + 1) % 16
-        padded = message + bytes(range(1, fill + 1)) + bytes([fill])
+        return self.sign(self.encrypt(message + bytes(range(1, fill + 1)) + bytes([fill])))
+
+    def encrypt(self, padded: bytes) -> bytes:
+        """Return a packet's payload: the IV, and the message with its padding encrypted."""
         iv = os.urandom(16)
         cipher = Cipher(algorithms.AES(self.encryption), modes.CBC(iv)).encryptor()
-        payload = iv + cipher.update(padded) + cipher.finalize()
+        return iv + cipher.update(padded) + cipher.finalize()
+
+    def sign(self, payload: bytes, size: int | None = None) -> bytes:
+        """Return the packet with the payload, and what it says of its size, as it is or odd."""
+        size = len(payload) if size is None else size
         signed = b"\x06\xc0" + self.peer_id.to_bytes(4, "little")
-        signed += self.sequence.to_bytes(4, "little") + len(payload).to_bytes(2, "little")
+        signed += self.sequence.to_bytes(4, "little") + size.to_bytes(2, "little")
         signed += payload
         pad = -(len(signed) + 2) % 4
         signed += b"\xff" * pad + bytes([pad, 7])

@@ -159,6 +159,13 @@ def test_a_bmc_without_dcmi_fails_in_that_alone(exporter: Exporter, bmc: Bmc) ->
     assert values(series, "sentinel_collector_success", "collector") == {"ipmi": 1}
 
 
+def test_that_a_bmc_has_no_dcmi_is_logged_once(exporter: Exporter, own_bmc: Bmc) -> None:
+    for _ in range(3):
+        assert up(probe(exporter, own_bmc, "admin"))["dcmi"] == 0
+
+    assert exporter.log.read_text().count(f"ipmi no dcmi bmc={own_bmc.target} ") == 1
+
+
 @pytest.mark.parametrize("module", ["wrong-password", "wrong-user"])
 def test_refused_credentials_give_up_0_and_a_reason_in_the_log(
     exporter: Exporter, bmc: Bmc, module: str

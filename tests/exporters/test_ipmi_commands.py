@@ -13,6 +13,7 @@ from sentinel_exporters.ipmi.commands import (
 )
 from sentinel_exporters.ipmi.errors import IpmiError
 from sentinel_exporters.ipmi.names import name_manufacturer, name_sensor_type
+from sentinel_exporters.ipmi_samples import Answers, make_scrape
 
 # Bytes of DCMI 1.5, table 6-16: group, power now, least, most, mean, time, period, state.
 POWER = bytes.fromhex("dc 2c01 0a00 9001 1801 00e1f505 e8030000")
@@ -58,6 +59,13 @@ def test_the_minor_firmware_revision_is_bcd() -> None:
 
     assert (device.firmware, device.manufacturer, device.product) == ("2.45", 10876, 2409)
     assert parse_device(DEVICE[:2] + b"\x81\x05" + DEVICE[4:]).firmware == "1.05"
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_a_bmc_that_told_only_a_part_of_what_it_is_has_no_info(is_up: bool) -> None:
+    scrape = make_scrape(Answers(device=parse_device(DEVICE), is_up={"bmc": is_up}))
+
+    assert ("ipmi_bmc_info" in {one.metric.name for one in scrape.samples}) is is_up
 
 
 @pytest.mark.parametrize("parse", [parse_chassis, parse_device, parse_event_log])

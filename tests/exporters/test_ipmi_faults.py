@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -16,6 +17,7 @@ from sentinel_exporters.ipmi.errors import IpmiError, NoAnswerError
 from sentinel_exporters.ipmi.pool import Pool
 from sentinel_exporters.ipmi.readings import Reading, read_sensors
 from sentinel_exporters.ipmi.sdr import RecordCache
+from sentinel_exporters.ipmi.session import Privilege
 from sentinel_exporters.ipmi.target import Address
 from tests.exporters.bmc import SERVER, Bmc
 from tests.exporters.bmc_sessions import LOGIN, at, soon
@@ -139,9 +141,12 @@ def test_a_silent_bmc_is_known_soon_and_then_costs_nothing(
 ) -> None:
     read(at(bmc))
     bmc.pause()
-    # Given up by itself, before the time for it is over.
+    # Given up by itself, before the time for it is over. The silence of the session that was
+    # kept is counted: not 1.5 s for that, and then 5 s more.
+    began = time.monotonic()
     with pytest.raises(NoAnswerError, match="given up"):
         read(at(bmc))
+    assert 4.9 < time.monotonic() - began < 6
 
     for _ in range(2):
         with pytest.raises(NoAnswerError, match="silent for"):
@@ -199,6 +204,27 @@ def test_sessions_are_kept_alive_between_scrapes(bmc: Bmc) -> None:
         pool.close()
 
     assert second is first
+
+
+def test_a_bmc_that_is_in_use_is_asked_by_nobody_else_meanwhile(bmc: Bmc) -> None:
+    pool, told = Pool(keep_alive_s=0.1), threading.Event()
+    with UdpRelay((bmc.host, bmc.port), lambda packet: [(0.0, packet)]) as relay:
+        with pool.session(at(relay), LOGIN, soon(), "scrape") as session:
+            read_chassis(session)
+        as_admin = replace(LOGIN, privilege=Privilege.ADMIN)
+        with pool.session(at(relay), as_admin, soon()):
+            asked = len(relay.requests)
+            begun = pool.begin_session(
+                at(relay), LOGIN, soon(), "scrape", lambda _found: told.set()
+            )
+            # Nor is the session kept alive that waits for its next use.
+            told.wait(1.5)
+
+            assert not begun
+            assert len(relay.requests) == asked
+        assert pool.begin_session(at(relay), LOGIN, soon(), "scrape", lambda _found: told.set())
+        assert told.wait(5)
+        pool.close()
 
 
 def test_a_session_that_is_found_dead_meanwhile_is_not_used(bmc: Bmc) -> None:

@@ -20,6 +20,7 @@ from sentinel_exporters.ipmi.silent import SilentBmcs
 from sentinel_exporters.ipmi.target import Address
 from sentinel_exporters.ipmi.wire import log_in
 from tests.exporters.bmc import free_udp_port
+from tests.exporters.rakp_bmc import answer_to
 from tests.lab.wait import wait_for
 
 LOOPBACK = ip_address("127.0.0.1")
@@ -137,3 +138,53 @@ def test_the_silent_are_asked_by_turns_and_remembered_in_bounds() -> None:
         # The fifth is asked by scrapes alone.
         assert len(heard) == 4
         assert most <= 2
+
+
+def test_a_scrape_finds_a_silent_bmc_back_at_once() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as bmc:
+        bmc.bind(("127.0.0.1", 0))
+        bmc.setblocking(False)
+        address = Address(LOOPBACK, bmc.getsockname()[1])
+        silent = SilentBmcs(Loop(), max_asked=0)  # by nobody but scrapes
+        with pytest.raises(NoAnswerError):
+            silent.greet(address, time.monotonic() + 1.1)
+        with contextlib.suppress(BlockingIOError):
+            while bmc.recv(1024):
+                pass
+        bmc.settimeout(5)
+        told: list[NoAnswerError | None] = []
+        assert silent.begin_check(address, told.append)
+        question, client = bmc.recvfrom(1024)
+        message = answer_to(question[14:], 0, b"\x01")
+        bmc.sendto(question[:13] + bytes([len(message)]) + message, client)
+
+        wait_for("it is told", lambda: told, 5)
+        assert told == [None]
+        assert address not in silent
+
+
+def test_a_silent_bmc_that_nobody_wants_to_read_is_forgotten() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as bmc:
+        bmc.bind(("127.0.0.1", 0))
+        address = Address(LOOPBACK, bmc.getsockname()[1])
+        silent = SilentBmcs(Loop(), forget_s=1.0)
+        with pytest.raises(NoAnswerError):
+            silent.greet(address, time.monotonic() + 1.1)
+
+        assert address in silent
+        wait_for("it is forgotten", lambda: address not in silent, 10)
+
+
+def test_a_host_that_refuses_in_the_end_is_not_one_that_is_silent() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as bmc:
+        bmc.bind(("127.0.0.1", 0))
+        address = Address(LOOPBACK, bmc.getsockname()[1])
+        silent = SilentBmcs(Loop())
+        closing = threading.Timer(1.2, bmc.close)
+        closing.start()
+        with pytest.raises(NoAnswerError) as refused:
+            silent.greet(address, time.monotonic() + 10)
+        closing.join()
+
+    assert refused.value.is_refusal
+    assert address not in silent

@@ -183,6 +183,39 @@ def test_a_packet_without_encryption_or_integrity_is_no_answer(
         assert ours.hear(b"\x06\x00\xff\x07" + plain + bmc.mac(plain)) is None
 
 
+@pytest.mark.parametrize(
+    ("more", "size"),
+    [
+        (b"\x01\x02\x03\x04", None),  # no whole number of blocks
+        (b"", 80),  # a size beyond the packet's end
+        (b"", 16),  # an IV alone
+    ],
+)
+def test_an_odd_size_makes_a_packet_no_answer_and_harms_no_later_one(
+    sides: tuple[Channel, Sealer], more: bytes, size: int | None
+) -> None:
+    # It is from the BMC, as its code is right: one that is programmed so.
+    ours, bmc = sides
+    answer = answer_to(bmc.open(ours.ask(READ_SENSOR)), 0, READING)
+    bmc.sequence += 1
+    payload = bmc.encrypt(answer + bytes(range(1, 4)) + b"\x03")
+
+    assert ours.hear(bmc.sign(payload + more, size)) is None
+    assert ours.hear(bmc.seal(answer)) == b"\0" + READING
+
+
+@pytest.mark.parametrize("fill", [0x10, 0x18, 0xFF])
+def test_more_padding_than_there_can_be_makes_a_packet_no_answer(
+    sides: tuple[Channel, Sealer], fill: int
+) -> None:
+    ours, bmc = sides
+    answer = answer_to(bmc.open(ours.ask(READ_SENSOR)), 0, bytes(50))
+    padded = answer + bytes(-(len(answer) + 1) % 16) + bytes([fill])
+    bmc.sequence += 1
+
+    assert ours.hear(bmc.sign(bmc.encrypt(padded))) is None
+
+
 def test_outside_of_a_session_only_the_right_answer_counts() -> None:
     outside = Outside()
     request = outside.ask(make_request(0x06, 0x38, b"\x8e\x02"))
@@ -194,6 +227,7 @@ def test_outside_of_a_session_only_the_right_answer_counts() -> None:
     assert outside.hear(b"\x06\x00\xff\x06" + packet[4:]) is None
     for size in range(len(packet)):
         assert outside.hear(packet[:size]) is None
+    assert outside.hear(request[:13] + bytes([len(answer) + 1]) + answer) is None
     assert outside.hear(packet) == b"\0\x01"
     assert outside.hear(packet) is None
 

@@ -1,22 +1,18 @@
-"""SDR records as BMCs have them, odd ones too, and the cache of them."""
+"""SDR records as BMCs have them, odd ones too, and what is kept of them."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from sentinel_exporters.ipmi.commands import Device
-from sentinel_exporters.ipmi.errors import NoAnswerError, WouldWaitError
-from sentinel_exporters.ipmi.loop import Talk
+from sentinel_exporters.ipmi.errors import IpmiError
 from sentinel_exporters.ipmi.readings import Reading, decode_reading
 from sentinel_exporters.ipmi.sdr import RecordCache
 from sentinel_exporters.ipmi.session import Privilege, Session
-from sentinel_exporters.ipmi.target import Address
 from sentinel_exporters.ipmi_samples import sample_reading
 from tests.exporters.bmc import Bmc, Command, Sensor
 from tests.exporters.bmc_sessions import LOGIN, at, read_all, soon
@@ -241,6 +237,19 @@ def test_a_non_linear_sensor_is_read_by_the_factors_of_its_reading(
     assert not is_known or {name: ours[name] for name in ipmitool} == ipmitool
 
 
+def test_sensors_of_which_no_user_may_read_any_are_an_error(tmp_path: Path) -> None:
+    sensors = [Sensor("temp", 1, unit=CELSIUS), Sensor("fan", 4, unit=RPM)]
+    bmc = Bmc(tmp_path, sensors, answers={Command(0x04, 0x2D): b"\xd4"}).start()
+    try:
+        with (
+            session_with(bmc) as session,
+            pytest.raises(IpmiError, match=r"no sensor can be read: .*D4h"),
+        ):
+            read_all(session)
+    finally:
+        bmc.stop()
+
+
 def test_records_are_read_once_while_the_repository_stays(tmp_path: Path) -> None:
     cache = RecordCache()
     sensors = [Sensor("temp", 1, raw=5, unit=CELSIUS)]
@@ -287,58 +296,3 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
         second = cache.records(with_other)
         assert cache.records(with_other) is second
         assert cache.records(with_one) is not first
-
-
-class FakeRepository(Session):
-    """A BMC that gives its records whole, and no more answers than are left."""
-
-    def __init__(self, *sensors: Sensor) -> None:
-        self.address = Address(ip_address("127.0.0.1"))
-        self.guid = bytes(16)
-        self.facts = {"device": Device("1.00", 10876, 1)}
-        self.answers_left = 0
-        self.asked = 0
-        self.may_wait = True
-        self._records = [sensor.sdr(number) for number, sensor in enumerate(sensors)]
-
-    def request(self, netfn: int, command: int, data: bytes = b"", lun: int = 0) -> bytes:
-        assert (netfn, command, data, lun) == (0x0A, 0x20, b"", 0)  # Get SDR Repository Info
-        return bytes(14)
-
-    @contextlib.contextmanager
-    def slow_turn(self) -> Iterator[None]:
-        if not self.may_wait:
-            raise WouldWaitError
-        yield
-
-    def converse(self, talk: Talk[object]) -> object:  # type: ignore[override]
-        answer = None
-        while True:
-            try:
-                request = talk.send(answer)  # type: ignore[arg-type]
-            except StopIteration as end:
-                return end.value
-            if not self.answers_left:
-                raise NoAnswerError("no answer")
-            self.answers_left -= 1
-            self.asked += 1
-            number = request.message(0)[8]
-            is_last = number == len(self._records) - 1
-            following = 0xFFFF if is_last else number + 1
-            answer = b"\0" + following.to_bytes(2, "little") + self._records[number]
-
-
-def test_a_reading_that_was_broken_off_goes_on_where_it_was() -> None:
-    cache = RecordCache()
-    bmc = FakeRepository(*[Sensor(f"temp {n}", 1, unit=CELSIUS) for n in range(5)])
-    bmc.answers_left = 3
-    with pytest.raises(NoAnswerError):
-        cache.records(bmc)
-    # Nor is it lost to who may not wait for the rest.
-    bmc.may_wait = False
-    with pytest.raises(WouldWaitError):
-        cache.records(bmc)
-    bmc.may_wait, bmc.answers_left = True, 2
-
-    assert [record.name for record in cache.records(bmc)] == [f"temp {n}" for n in range(5)]
-    assert bmc.asked == 5

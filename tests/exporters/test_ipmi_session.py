@@ -232,6 +232,20 @@ def test_answers_that_were_not_read_ahead_and_not_wanted_fail_nothing_later(bmc:
         session.close()
 
 
+def test_nothing_that_was_read_ahead_is_told_at_a_later_time(bmc: Bmc) -> None:
+    with UdpRelay((bmc.host, bmc.port), lambda packet: [(0.0, packet)]) as relay:
+        session = Session(at(relay), LOGIN, soon())
+        read_chassis(session)
+        session.end_purpose("scrape")
+        session.read_ahead("scrape", 5.0)
+        session.end_purpose("scrape")
+        asked = len(relay.requests)
+        read_chassis(session)
+
+        assert len(relay.requests) == asked + 1
+        session.close()
+
+
 def test_a_request_that_comes_once_takes_no_place_among_those_of_each_scrape(bmc: Bmc) -> None:
     session = Session(at(bmc), LOGIN, soon())
     read_chassis(session)
