@@ -21,10 +21,9 @@ class Fault:
 
     name: str
     happens: Happens
-    # Whether a page is complete meanwhile; None: it may be, and whatever is missing is said.
+    # Whether a page is complete meanwhile, if there is time; None: it may be, and whatever is
+    # missing is said.
     is_up: bool | None
-    # That is so only with a scrape limit of ten seconds and more.
-    takes_time: bool = False
     # A part of the reason in the log.
     reason: str = ""
     module: str = "default"
@@ -119,16 +118,16 @@ FAULTS = (
     Fault("dead host", _under(CUT), False, scrapes=2, loses=1),
     Fault("hangs", _hang, False, loses=1),
     Fault("port closed", _refuse, False, reason="Connection refused", loses=1),
-    Fault("restarted", _restart, True, takes_time=True, is_restart=True),
+    Fault("restarted", _restart, True, is_restart=True),
     Fault("restarted in the middle", _restart_in_the_middle, None, is_restart=True),
-    Fault("1% loss", _under(Weather(lost=0.01)), True, takes_time=True, loses=1),
-    Fault("5% loss", _under(Weather(lost=0.05)), True, takes_time=True, loses=1),
-    Fault("20% loss", _under(Weather(lost=0.2)), True, takes_time=True, loses=3),
-    Fault("slow", _under(Weather(delay_s=(0.02, 0.25))), True, takes_time=True),
+    Fault("1% loss", _under(Weather(lost=0.01)), True, loses=1),
+    Fault("5% loss", _under(Weather(lost=0.05)), True, loses=1),
+    Fault("20% loss", _under(Weather(lost=0.2)), True, loses=3),
+    Fault("slow", _under(Weather(delay_s=(0.02, 0.25))), True),
     Fault("rubbish", _under(Weather(rubbish=0.3)), True),
-    Fault("late and twice", _under(_LATE_AND_TWICE), True, takes_time=True),
+    Fault("late and twice", _under(_LATE_AND_TWICE), True),
     Fault("damaged", _under(Weather(damaged=0.1)), None, loses=3),
     Fault("sensors unavailable", _unavailable, True),
-    Fault("other SDR records", _other_sensors, True, takes_time=True),
+    Fault("other SDR records", _other_sensors, True),
     Fault("client goes away", _nothing, None, is_impatient=True),
 )

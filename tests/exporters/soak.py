@@ -39,7 +39,7 @@ class Pace:
     back_s: float
     # A site rests for up to so long after each fault.
     rest_s: float = 0.0
-    # Whether there is time enough for a page that is complete in spite of lost packets.
+    # Whether there is time enough for a page that is complete in spite of a fault.
     is_patient: bool = True
 
 
@@ -177,7 +177,7 @@ class Soak:
             self.record.pages[page.is_complete] += 1
         if not page.is_complete and not reason:
             self._blame(site, fault.name, "ipmi_up 0 without a reason in the log")
-        expected = fault.is_up if self._pace.is_patient or not fault.takes_time else None
+        expected = fault.is_up if self._pace.is_patient or not fault.is_up else None
         if expected is not None and page.is_complete != expected:
             self._blame(site, fault.name, f"complete: {page.is_complete}; {reason}")
         if expected is False and fault.reason not in reason:
