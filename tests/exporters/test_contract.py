@@ -129,7 +129,7 @@ def test_a_slow_or_broken_collector_neither_delays_nor_hides_the_others(
     assert (tmp_path / "runs").read_text() == "x"
     reasons = (
         "no_such_module", "needs either read() or probe()", "no disk", "time limit",
-        "toy_open_files is declared differently",
+        "toy_open_files is declared a second time",
     )  # fmt: skip
     for reason in reasons:
         assert reason in landing

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from . import __version__
@@ -38,7 +39,7 @@ class Answer:
         """Return what is sent before the body (HTTP/1.0: the connection's end ends that)."""
         fields = {
             "Server": SERVER,
-            "Date": formatdate(time.time(), usegmt=True),
+            "Date": _format_date(int(time.time())),
             "Content-Type": self.content_type,
             "Content-Length": str(len(self.body)),
             **self.headers,
@@ -46,3 +47,9 @@ class Answer:
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         phrase = HTTPStatus(self.status).phrase
         return f"HTTP/1.0 {self.status} {phrase}\r\n{lines}\r\n".encode("latin-1")
+
+
+# Of hundreds of answers in one second it is the same.
+@lru_cache(maxsize=1)
+def _format_date(unix_s: int) -> str:
+    return formatdate(unix_s, usegmt=True)

@@ -163,11 +163,11 @@ def _check_families(collector: Collector, known: Mapping[str, Metric]) -> None:
     # A copy: two sets of families of the collector itself may not disagree either, and those
     # of a collector that is refused do not count.
     families = dict(known)
-    # Collectors may share a family, as gpu and npu do, but only the very same one: two type
+    # Collectors may share a family, as gpu and npu do, but only the very same Metric: two type
     # lines for one name make Prometheus refuse the whole page.
     for metric in collector.families:
-        if families.setdefault(metric.name, metric) != metric:
-            raise ContractError(f"{collector.name}: {metric.name} is declared differently")
+        if families.setdefault(metric.name, metric) is not metric:
+            raise ContractError(f"{collector.name}: {metric.name} is declared a second time")
 
 
 class _AnySettings(CollectorSettings):

@@ -43,19 +43,18 @@ from pydantic import BaseModel, ConfigDict, Field
 MetricType = Literal["gauge", "counter"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metric:
-    """One family. `unit` is its base unit, "" where it has none; counters end in `_total`."""
+    """One family. `unit` is its base unit, "" where it has none; counters end in `_total`.
+
+    It is equal to itself only, which makes it a quick key.
+    """
 
     name: str
     type: MetricType
     help: str
     labels: tuple[str, ...] = ()
     unit: str = ""
-
-    def __hash__(self) -> int:
-        # That of all fields takes as long as writing a sample, and is wanted for each of them.
-        return hash(self.name)
 
     def sample(self, value: float, *labels: str) -> Sample:
         """Return one sample; `labels` are the values in the order of `self.labels`.

@@ -8,6 +8,7 @@ The forms are Prometheus' text format 0.0.4
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 
 from .core import Metric, Sample, escape_label
 
@@ -21,10 +22,15 @@ def write_text(samples: Iterable[Sample]) -> bytes:
     """Return the page in the text format: each family once, by name."""
     lines: list[str] = []
     for metric, family in _by_family(samples):
-        lines.append(f"# HELP {metric.name} {_escape_line(metric.help)}\n")
-        lines.append(f"# TYPE {metric.name} {metric.type}\n")
+        lines.append(_text_head(metric))
         lines += [sample.line for sample in family]
     return _encode(lines)
+
+
+@lru_cache(maxsize=4096)
+def _text_head(metric: Metric) -> str:
+    escaped = metric.help.replace("\\", "\\\\").replace("\n", "\\n")
+    return f"# HELP {metric.name} {escaped}\n# TYPE {metric.name} {metric.type}\n"
 
 
 def write_openmetrics(samples: Iterable[Sample]) -> bytes:
@@ -48,10 +54,6 @@ def _by_family(samples: Iterable[Sample]) -> list[tuple[Metric, list[Sample]]]:
     for sample in samples:
         families.setdefault(sample.metric, []).append(sample)
     return sorted(families.items(), key=lambda item: item[0].name)
-
-
-def _escape_line(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
 def _encode(lines: Iterable[str]) -> bytes:

@@ -145,7 +145,7 @@ def judge(collector: Collector, settings: CollectorSettings, reading: Any) -> Sc
         # Each by itself: what is made for other dashboards must not take our own away.
         try:
             more = list(compat.samples(reading))
-            shown |= check_scrape(collector, Scrape(more), shown)
+            shown = check_scrape(collector, Scrape(more), shown)
         except Exception as error:
             problems.append(f"compat {name}: {describe(error)}")
         else:
@@ -173,12 +173,12 @@ def _most_important(
 def check_scrape(
     collector: Collector, scrape: Scrape, shown: Set[Series] = frozenset()
 ) -> set[Series]:
-    """Return the series of the scrape; `shown` are those that the page has already.
+    """Return the series of the scrape and `shown`, which are those that the page has already.
 
     Raises ContractError for a sample that would spoil the page. All of them are written here,
     as what cannot be written is its collector's failure and not the page's.
     """
-    families, found = collector.families, set[Series]()
+    families, found = collector.families, set(shown)
     for sample in scrape.samples:
         metric = sample.metric
         if metric not in families:
@@ -190,8 +190,8 @@ def check_scrape(
         except TypeError as error:  # a label that is no text
             raise ContractError(f"{metric.name}{list(sample.labels)}: {error}") from None
         # The line says the same, but takes longer to be looked up, and there are many.
-        series = metric.name, sample.labels
-        if series in found or series in shown:
+        count = len(found)
+        found.add((metric.name, sample.labels))
+        if len(found) == count:
             raise ContractError(f"{sample.line.rpartition(' ')[0]} is there twice")
-        found.add(series)
     return found

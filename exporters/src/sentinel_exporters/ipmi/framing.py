@@ -39,11 +39,12 @@ def _checksum(data: bytes) -> int:
 class Request:
     """One command for a BMC, ready to be numbered and sent in any session. See make_request."""
 
-    __slots__ = ("_body", "_head", "_padded", "command", "netfn", "reply")
+    __slots__ = ("_body", "_head", "_padded", "command", "kind", "netfn", "reply")
 
     def __init__(self, netfn: int, command: int, data: bytes, lun: int) -> None:
         self.netfn = netfn
         self.command = command
+        self.kind = netfn, command
         head = bytes([_BMC, netfn << 2 | lun])
         self._head = head + bytes([_checksum(head)])
         self._body = bytes([command]) + data

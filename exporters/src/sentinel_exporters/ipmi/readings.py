@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from .errors import CompletionError, IpmiError
 from .event_words import THRESHOLD
-from .framing import make_request
+from .framing import Request, make_request
 from .sdr import SensorRecord
 from .session import Session
 from .states import State, judge
@@ -37,12 +37,7 @@ def read_sensors(session: Session, records: Iterable[SensorRecord]) -> list[Read
     Raises IpmiError when the BMC stops answering or gives none of the sensors.
     """
     records = list(records)
-    answers = session.request_all(
-        [
-            make_request(_SENSOR, _GET_READING, bytes([record.number]), record.lun)
-            for record in records
-        ]
-    )
+    answers = session.request_all([_ask_for(record) for record in records])
     readings: list[Reading] = []
     refused = 0
     for record, answer in zip(records, answers, strict=True):
@@ -60,6 +55,12 @@ def read_sensors(session: Session, records: Iterable[SensorRecord]) -> list[Read
         refusal = session.refusal(_SENSOR, _GET_READING, refused)
         raise IpmiError(f"no sensor can be read: {refusal}")
     return readings
+
+
+# BMCs of one model share their records, which makes these few.
+@lru_cache(maxsize=32768)
+def _ask_for(record: SensorRecord) -> Request:
+    return make_request(_SENSOR, _GET_READING, bytes([record.number]), record.lun)
 
 
 # Most sensors read what they did a minute ago, and all BMCs of a model have the same records.

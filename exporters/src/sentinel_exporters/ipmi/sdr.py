@@ -13,7 +13,7 @@ import struct
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from pyghmi.ipmi import sdr as pyghmi_sdr
@@ -63,7 +63,7 @@ class SensorRecord:
             and self._entry.numeric_format != _NO_NUMBER
         )
 
-    @property
+    @cached_property
     def is_linear(self) -> bool:
         """Whether a raw reading always means the same value."""
         return (self._entry.linearization or 0) <= _LAST_FIXED_FORMULA

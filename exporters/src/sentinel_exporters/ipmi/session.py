@@ -126,10 +126,9 @@ class Session:
         found: dict[Request, bytes] = {}
         missing = []
         for request in dict.fromkeys(requests):  # records may share a sensor
-            kind = request.netfn, request.command
-            if kind in _REPEATABLE:
+            if request.kind in _REPEATABLE:
                 self._asked.append(request)
-            elif kind not in _ASKED_ONCE:
+            elif request.kind not in _ASKED_ONCE:
                 self._has_surprise = True
             answers = ahead.get(request)
             if answers:
