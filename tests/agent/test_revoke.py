@@ -5,20 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
+from sentinel_agent.cards import revoke
 from sentinel_agent.cards.holders import Holder
-from sentinel_agent.cards.revoke import end_frozen
+from sentinel_agent.cards.revoke import end_frozen, end_holders
+from sentinel_agent.sessions.apply import signal_all
 from tests.lab.node import why_not
 from tests.lab.wait import wait_for
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
-# Nobody's: all processes of the uid are signalled.
+# All processes of the uid are signalled.
 UID = 64321
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_uid() -> None:
+    if os.system(f"pgrep -U {UID} >/dev/null") == 0:
+        pytest.skip(f"uid {UID} is somebody's here")
 
 
 def nobody(
@@ -47,3 +56,47 @@ def test_a_process_that_ends_while_it_is_looked_at_leaves_no_descriptor(
         assert end_frozen(UID, nobody) == 0
     assert child.returncode == -signal.SIGKILL
     assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_frozen"),
+    [({7}, {7}, False), ({7}, {8}, True), ({7}, {7, 8}, True), ({7, 8}, {7}, True)],
+)
+def test_who_changes_processes_while_the_last_look_is_taken_is_looked_at_standing_still(
+    monkeypatch: pytest.MonkeyPatch, before: set[int], after: set[int], is_frozen: bool
+) -> None:
+    looks = iter([before, after])
+    frozen: list[int] = []
+    monkeypatch.setattr(revoke, "pids_of", lambda _: {UID: frozenset(next(looks))})
+    monkeypatch.setattr(revoke, "end_frozen", lambda uid, _: frozen.append(uid))
+    end_holders([Holder(0, UID, frozenset({1}))], nobody, 0.1)
+    assert frozen == [UID] * is_frozen
+
+
+def test_a_shell_does_not_take_it_for_its_users_wish(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    # `script` gives it a terminal, without which it has no jobs.
+    shell = ["script", "--quiet", "--command", "PS1= exec bash --norc -i", "/dev/null"]
+    with log.open("wb") as output, subprocess.Popen(
+        shell, stdin=subprocess.PIPE, stdout=output, stderr=output, user=UID, cwd="/"
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdin is not None
+            process.stdin.write(b"sleep 1000; echo the job is over\n")
+            process.stdin.flush()
+            wait_for("the job runs", lambda: "sleep" in _commands())
+            for _ in range(30):
+                assert end_frozen(UID, nobody) == 0
+                time.sleep(0.02)
+            assert "sleep" in _commands()
+        finally:
+            signal_all(UID, signal.SIGKILL)
+    assert "sleep 1000" in log.read_text()
+    assert "Stopped" not in log.read_text()
+    assert "over" not in log.read_text().replace("echo the job is over", "")
+
+
+def _commands() -> list[str]:
+    """Return the names of the uid's processes."""
+    argv = ["ps", "-U", str(UID), "-o", "comm="]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.split()

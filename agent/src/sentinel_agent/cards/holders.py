@@ -185,10 +185,20 @@ class _Search:
 
 
 def pids_of(uids: Collection[int]) -> dict[int, frozenset[int]]:
-    """Return the processes of each of these real uids."""
+    """Return the processes of each of these real uids.
+
+    One that has ended before it was looked at may have been anybody's, and counts as each
+    one's: who is another process every millisecond is seen in no other way.
+    """
     found: dict[int, set[int]] = {uid: set() for uid in uids}
     for entry in os.listdir("/proc") if found else ():  # noqa: PTH208  names only
-        if entry.isdigit() and (uid := _real_uid(int(entry))) in found:
+        if not entry.isdigit():
+            continue
+        uid = _real_uid(int(entry))
+        if uid is None:
+            for pids in found.values():
+                pids.add(int(entry))
+        elif uid in found:
             found[uid].add(int(entry))
     return {uid: frozenset(pids) for uid, pids in found.items()}
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from ..sessions.apply import signal_all
-from .holders import Holder
+from .holders import Holder, pids_of
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,11 @@ KILL_WAIT_S = 1.0
 POLL_S = 0.05
 # So many processes are signalled in one go: each takes a file descriptor of the agent's.
 BATCH = 128
+# How long one process may take to stand still before the next is asked to.
+STOP_WAIT_S = 0.005
+STOP_POLL_S = 0.0002
+# The states of a process that will run on.
+RUNNING = (b"R", b"S", b"D")
 
 
 class FindIntruders(Protocol):
@@ -42,19 +47,27 @@ def end_holders(found: Sequence[Holder], find: FindIntruders, term_s: float) -> 
     left = find(uids=uids)
     _signal(left, find, signal.SIGKILL)
     _wait(find, {holder.pid for holder in left}, KILL_WAIT_S)
-    for uid in {holder.uid for holder in find(uids=uids)}:
+    for uid in _elusive(find, uids):
         end_frozen(uid, find)
+
+
+def _elusive(find: FindIntruders, uids: Collection[int]) -> set[int]:
+    """Return the users who hold it still, or of whom the look may have missed a process."""
+    before = pids_of(uids)
+    left = find(uids=uids)
+    after = pids_of(uids)
+    return {holder.uid for holder in left} | {uid for uid in uids if before[uid] != after[uid]}
 
 
 def end_frozen(uid: int, find: FindIntruders) -> int:
     """Kill the user's processes that hold a device while all the user's processes stand still.
 
-    Returns how many there were. One that forks faster than we look is never where we look. A
-    shell may tell its user that a job was stopped: that is why this is the last thing tried.
+    Returns how many there were. One that forks faster than we look is never where we look.
     """
-    stopped = _stopped(uid)
+    stopped, running = _open_all(uid)
     left: list[Holder] = []
     try:
+        _stop_one_by_one(running)
         signal_all(uid, signal.SIGSTOP)
         left = find(uids=[uid])
         _signal(left, find, signal.SIGKILL)
@@ -62,12 +75,16 @@ def end_frozen(uid: int, find: FindIntruders) -> int:
         log.error("cannot stop processes uid=%d reason=%s", uid, error)
     finally:
         # Nothing that was killed runs on, so that the others need not wait for its end.
+        for _, opened in reversed(running):
+            with contextlib.suppress(OSError):  # it has ended
+                signal.pidfd_send_signal(opened, signal.SIGCONT)
         with contextlib.suppress(OSError):
             signal_all(uid, signal.SIGCONT)
         # What the user had stopped before stays so.
-        for opened in stopped:
+        for _, opened in stopped:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(opened, signal.SIGSTOP)
+        for _, opened in (*stopped, *running):
             os.close(opened)
     _wait(find, {holder.pid for holder in left}, KILL_WAIT_S)
     return len(left)
@@ -98,27 +115,46 @@ def _wait(find: FindIntruders, pids: Collection[int], seconds: float) -> None:
         time.sleep(POLL_S)
 
 
-def _stopped(uid: int) -> list[int]:
-    """Return pidfds of the user's processes that are stopped."""
-    found: list[int] = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208  names only, for each process
-        if len(found) == BATCH:
-            break  # who has stopped so many of his own has other worries
-        if not entry.isdigit() or not _is_stopped(entry, uid):
+def _stop_one_by_one(running: Sequence[tuple[int, int]]) -> None:
+    """Stop these processes, given as by `_open_all`, each before the next is asked to.
+
+    A shell that sees its job stop takes it for the user's wish, and says so; one that stands
+    still already does not, and its job goes on before it does.
+    """
+    for pid, opened in running:
+        with contextlib.suppress(OSError):  # it has ended
+            signal.pidfd_send_signal(opened, signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_WAIT_S
+        while _state(pid)[0] in RUNNING and time.monotonic() < deadline:
+            time.sleep(STOP_POLL_S)
+
+
+def _open_all(uid: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return pids and pidfds of the user's processes that are stopped, and of the others.
+
+    The oldest are first: those that started others. Ended ones are not among them.
+    """
+    stopped: list[tuple[int, int]] = []
+    running: list[tuple[int, int]] = []
+    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):  # noqa: PTH208  names only
+        state, owner = _state(pid)
+        kept = stopped if state == b"T" else running
+        # Who has started so many, or stopped so many, hears of it.
+        if owner != uid or state not in (b"T", *RUNNING) or len(kept) == BATCH:
             continue
         with contextlib.suppress(OSError):  # it has ended
-            opened = os.pidfd_open(int(entry))
+            opened = os.pidfd_open(pid)
             # Looked at again: the pid may have been given anew before it was opened, and it is
             # root's perhaps. What is so now is either this process or no longer there.
-            if _is_stopped(entry, uid):
-                found.append(opened)
+            if _state(pid)[1] == uid:
+                kept.append((pid, opened))
             else:
                 os.close(opened)
-    return found
+    return stopped, running
 
 
-def _is_stopped(pid: str, uid: int) -> bool:
-    """Say whether it is the user's and stopped; one that has ended is not.
+def _state(pid: int) -> tuple[bytes, int]:
+    """Return the letter of the process' state and its real uid; b"" and -1 when it is gone.
 
     Format: proc_pid_status(5).
     """
@@ -126,6 +162,6 @@ def _is_stopped(pid: str, uid: int) -> bool:
         with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123  for each process
             text = file.read()
     except OSError:
-        return False
+        return b"", -1
     state = text.partition(b"\nState:\t")[2][:1]
-    return state == b"T" and int(text.partition(b"\nUid:\t")[2].split(None, 1)[0]) == uid
+    return state, int(text.partition(b"\nUid:\t")[2].split(None, 1)[0])
