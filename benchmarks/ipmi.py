@@ -110,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     # The fleet and the exporters end with it, whatever ends it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sizes = SIZES[1:3] if is_quick else SIZES
-    sweeps = 3 if is_quick else 7
+    sweeps = 3 if is_quick else 15
     problems: list[str] = []
     with tempfile.TemporaryDirectory(prefix="bench-ipmi-") as name:
         folder = Path(name)

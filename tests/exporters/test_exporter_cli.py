@@ -67,6 +67,13 @@ def test_check_says_that_probes_are_not_checked() -> None:
     assert done.stderr == "INFO not checked collector=ipmi reason=a probe needs a target\n"
 
 
+def test_check_says_whose_source_is_not_here(tmp_path: Path) -> None:
+    done = run_exporter("check", env={"PATH": str(tmp_path)})
+    lines = done.stderr.splitlines()
+    assert "INFO not checked collector=npu reason=its source is not here" in lines
+    assert 'collector="npu"' not in done.stdout
+
+
 def test_check_says_that_there_is_nothing_to_check(caplog: pytest.LogCaptureFixture) -> None:
     config = load_config(None, {}, {"collectors": "auto"})
     assert check(config, {}) == 0

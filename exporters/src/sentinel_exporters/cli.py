@@ -193,9 +193,12 @@ def check(config: Config, collectors: Mapping[str, Collector]) -> int:
     _read_access(config)
     enabled = choose_collectors(config, collectors)
     outcomes = _make_runner(config, enabled).collect()
+    checked = {one.collector for one in outcomes}
     probes = [one.name for one in enabled if one.is_probe]
-    for name in probes:
-        log.info("not checked collector=%s reason=a probe needs a target", name)
+    for one in enabled:
+        if one.name not in checked:
+            reason = "a probe needs a target" if one.is_probe else "its source is not here"
+            log.info("not checked collector=%s reason=%s", one.name, reason)
     if not outcomes and not probes:
         log.warning("nothing checked reason=no collector has its source here")
     samples = [sample for one in outcomes for sample in (*one.own_samples(), *one.samples)]
