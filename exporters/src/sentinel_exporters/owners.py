@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PROC = Path("/proc")
+SUBUID = Path("/etc/subuid")
 
 
 def find_owners(pids: Iterable[int], proc: Path = PROC) -> dict[int, str]:
@@ -39,12 +40,39 @@ def read_real_uid(pid: int, proc: Path = PROC) -> int | None:
     return None
 
 
-def user_name(uid: int) -> str:
-    """Return the user's name, or the number where the user database has none."""
+def user_name(uid: int, subuid: Path = SUBUID) -> str:
+    """Return the user's name, or the number where nobody is known by it.
+
+    What runs in a container without root has a uid that was lent to the container's user, and
+    counts as that user's.
+    """
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return str(uid)
+        return _borrower(uid, subuid) or str(uid)
+
+
+def _borrower(uid: int, subuid: Path) -> str:
+    """Return to whom the uid is lent, or "". Format: subuid(5), name or uid:first:count."""
+    try:
+        lines = subuid.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        name, _, numbers = line.strip().partition(":")
+        first, _, count = numbers.partition(":")
+        if not (_is_number(first) and _is_number(count)):
+            continue
+        if 0 <= uid - int(first) < int(count):
+            try:
+                return pwd.getpwuid(int(name)).pw_name if _is_number(name) else name
+            except (KeyError, OverflowError):
+                return name
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 10
 
 
 def find_names(pids: Iterable[int], proc: Path = PROC) -> dict[int, str]:
