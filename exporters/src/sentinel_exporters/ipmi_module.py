@@ -5,6 +5,7 @@ The keys and their meaning are those of prometheus-community/ipmi_exporter's mod
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 CollectorName = Literal[
     "ipmi", "dcmi", "bmc", "chassis", "sel", "sel-events", "sm-lan-mode", "bmc-watchdog"
 ]
-# More than any password has; a longer file is refused for what was read of it.
+# More than any password has; a longer file is refused.
 _MAX_PASSWORD_FILE_BYTES = 4096
 OTHERS_MAY_READ = stat.S_IROTH
 DEFAULT_COLLECTORS: tuple[CollectorName, ...] = ("ipmi", "dcmi", "bmc", "chassis")
@@ -122,11 +123,29 @@ def check_password_file(path: Path) -> Path:
 def read_password(path: Path) -> str:
     """Return what the file holds, without the end of its line; raises IpmiError."""
     try:
-        # Not read_text(), which takes ten times as long: this is done for each scrape.
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(opened, _MAX_PASSWORD_FILE_BYTES).decode().rstrip("\r\n")
-        finally:
-            os.close(opened)
-    except (OSError, UnicodeDecodeError) as error:
-        raise IpmiError(f"cannot read {path}: {type(error).__name__}") from None
+        content = _read_beginning(path)
+    except OSError as error:
+        raise IpmiError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > _MAX_PASSWORD_FILE_BYTES:
+        raise IpmiError(f"{path} is longer than {_MAX_PASSWORD_FILE_BYTES} bytes")
+    try:
+        password = content.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise IpmiError(f"{path} is not UTF-8") from None
+    if not password:
+        # As while somebody writes it anew. BMCs count wrong logins and lock the user out.
+        raise IpmiError(f"{path} is empty")
+    return password
+
+
+def _read_beginning(path: Path) -> bytes:
+    """Return the content, and one byte too many of what is too long; raises OSError."""
+    # Not read_text(), which takes ten times as long: this is done for each scrape. Opening a
+    # pipe would wait for its writer, and with it the thread that takes in all connections.
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise OSError(errno.EINVAL, "not a file")
+        return os.read(opened, _MAX_PASSWORD_FILE_BYTES + 1)
+    finally:
+        os.close(opened)
