@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
+import time
 from pathlib import Path
 
 import bcrypt
@@ -11,11 +13,22 @@ import pytest
 
 from tests.exporters.running import run_exporter
 from tests.exporters.web_lab import ALICE, USERS, Site, ask, basic, connect, make_site, trusting
+from tests.lab.wait import wait_for
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return make_site(tmp_path)
+
+
+def write(site: Site, text: str) -> None:
+    """Write the web configuration, as if that were two seconds ago."""
+    site.file.write_text(text)
+    let_settle(site)
+
+
+def let_settle(site: Site) -> None:
+    os.utime(site.file, (time.time() - 2,) * 2)
 
 
 def test_users_are_asked_for_name_and_password_on_every_path(site: Site) -> None:
@@ -45,16 +58,58 @@ def test_the_headers_of_the_file_go_out_with_each_answer(site: Site) -> None:
             assert ask(port, None, headers)[2]["X-Frame-Options"] == "deny"
 
 
-def test_a_change_of_the_users_counts_at_once(site: Site) -> None:
+def test_a_change_of_the_users_counts(site: Site) -> None:
     site.file.write_text(USERS)
     with site.serving() as port:
         assert ask(port, None, basic("alice:secret"))[0] == 200
         other = bcrypt.hashpw(b"other", bcrypt.gensalt(4)).decode()
-        site.file.write_text(USERS.replace(ALICE, other))
+        write(site, USERS.replace(ALICE, other))
         assert ask(port, None, basic("alice:secret"))[0] == 401
         assert ask(port, None, basic("alice:other"))[0] == 200
-        site.file.write_text("")
+        write(site, "")
         assert ask(port, None)[0] == 200
+
+
+def test_a_file_that_is_being_rewritten_lets_in_nobody_else(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.file.write_text(USERS)
+    with site.serving() as port:
+        # Who rewrites a file empties it first; what comes next may come in pieces.
+        for written in ("", "basic_auth_users: {al", "http_server_config: {}\n"):
+            site.file.write_text(written)
+            assert ask(port, None)[0] == 401
+            assert ask(port, None, basic("alice:secret"))[0] == 200
+        assert "web configuration" not in caplog.text
+        let_settle(site)
+        assert ask(port, None)[0] == 200
+
+
+def test_what_is_being_rewritten_after_it_was_broken_lets_in_nobody(site: Site) -> None:
+    site.file.write_text(USERS)
+    with site.serving() as port:
+        write(site, "speed: 1")
+        assert ask(port, None, basic("alice:secret"))[0] == 500
+        site.file.write_text("")
+        assert ask(port, None, basic("alice:secret"))[0] == 500
+        let_settle(site)
+        assert ask(port, None)[0] == 200
+
+
+def test_a_change_counts_after_a_second_without_another(site: Site) -> None:
+    site.file.write_text(USERS)
+    with site.serving() as port:
+        site.file.write_text("")
+        wait_for("the change counts", lambda: ask(port, None)[0] == 200)
+        assert time.time() - site.file.stat().st_mtime >= 1
+
+
+def test_a_pipe_in_place_of_the_file_is_refused_and_not_waited_for(site: Site) -> None:
+    site.file.write_text(USERS)
+    with site.serving() as port:
+        site.file.unlink()
+        os.mkfifo(site.file)
+        assert ask(port, None, basic("alice:secret"))[0] == 500
 
 
 def test_a_new_certificate_counts_at_once(site: Site) -> None:
@@ -73,7 +128,7 @@ def test_while_the_file_is_broken_everybody_is_refused(
     caplog.set_level(logging.INFO)
     site.file.write_text(USERS)
     with site.serving() as port:
-        site.file.write_text("basic_auth_users: {alice: nonsense}\n")
+        write(site, "basic_auth_users: {alice: nonsense}\n")
         for _ in range(3):
             assert ask(port, None, basic("alice:secret"))[0] == 500
         assert caplog.text.count("everybody is refused") == 1
@@ -94,12 +149,13 @@ def test_while_the_certificate_is_broken_no_connection_is_taken(site: Site) -> N
             lambda: site.server.certificate.write_text("nonsense"),
             lambda: site.servers.sign("other", host="127.0.0.1").key.rename(site.server.key),
             # Without TLS again: what was encrypted is not said in clear all of a sudden.
-            lambda: site.file.write_text(""),
+            lambda: write(site, ""),
         ):
             breaking()
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 ask(port, context)
             site.configure()
+            let_settle(site)
             site.servers.sign("server", host="127.0.0.1")
             assert ask(port, context)[0] == 200
 

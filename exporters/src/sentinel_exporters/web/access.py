@@ -1,19 +1,25 @@
 """Keep what the web configuration file says, and judge requests by it. Serves nothing.
 
 As the exporters of Prometheus do, the file is looked at again for each connection and request.
-While it is broken, or a certificate is, everybody is refused: what it was meant to forbid now
-is not known. Whether TLS is spoken at all is settled at the start.
+A change counts when the file has been left alone for a second: one that is rewritten in place
+is empty for a moment, which would permit everything. While it is broken, or a certificate is,
+everybody is refused: what it was meant to forbid now is not known. Whether TLS is spoken at all
+is settled at the start.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import logging
+import os
 import socket
 import ssl
+import stat
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # How long a request waits for its turn to have its password checked.
 _PASSWORD_WAIT_S = 5.0
+# A file that was written to more lately may be half written.
+_SETTLED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Access:
         self._path = path
         self._lock = threading.Lock()
         self._passwords = Passwords()
-        self._content = b""
+        self._content: bytes | None = None
         self._file = WebFile()
         self._certificates = b""
         self._context: ssl.SSLContext | None = None
@@ -115,8 +123,13 @@ class Access:
 
     def _read(self) -> None:
         try:
-            content = self._path.read_bytes()
+            content, is_settled = self._read_file()
             file = self._file
+            if self._content is not None and content != self._content and not is_settled:
+                # What held before holds on, be it that everybody is refused.
+                if self._problem:
+                    raise ConfigError(self._problem)
+                content = self._content
             if content != self._content:
                 file = parse_web_file(content, self._path.absolute().parent)
             certificates = _digest_files(file)
@@ -125,6 +138,16 @@ class Access:
         if file is not self._file or certificates != self._certificates:
             self._context = make_context(file.tls) if file.tls else None
         self._content, self._file, self._certificates = content, file, certificates
+
+    def _read_file(self) -> tuple[bytes, bool]:
+        """Return the content, and whether it has been so for a while; raises OSError."""
+        if not stat.S_ISREG(self._path.stat().st_mode):
+            # Reading a pipe would wait for its writer.
+            raise OSError(errno.EINVAL, "not a file", str(self._path))
+        with self._path.open("rb") as opened:
+            content = opened.read()
+            changed = os.fstat(opened.fileno()).st_mtime
+        return content, abs(time.time() - changed) >= _SETTLED_S
 
 
 def _digest_files(file: WebFile) -> bytes:
