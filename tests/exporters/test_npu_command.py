@@ -108,6 +108,48 @@ def test_a_devices_file_is_that_of_its_physical_id(folder: Path) -> None:
     assert [(device.index, device.minor) for device in report.devices] == [(0, 2), (3, 5)]
 
 
+def test_a_device_whose_physical_id_is_not_told_has_no_file(folder: Path) -> None:
+    rows = [
+        replace(row, device=device) for row, device in zip(TWO_CARDS.rows, "2-", strict=True)
+    ]
+    table = replace(TWO_CARDS, rows=rows, device_column="Phy-ID")
+    (folder / "info.txt").write_text(table.text())
+    report = read_devices(settings(folder))
+    assert [(device.index, device.minor) for device in report.devices] == [(0, 2), (3, None)]
+    problem = "npu card 5 chip 0: its physical id is not known"
+    assert report.problems == (problem,)
+    assert parse(read(settings(folder))).problems == (problem,)
+
+
+def test_the_list_of_logic_ids_may_tell_the_physical_ones(folder: Path) -> None:
+    (folder / "mapping.txt").write_text(
+        "NPU ID    Chip ID    Chip Logic ID    Chip Phy-ID    Chip Name\n"
+        "0         0          0                4              Ascend910\n"
+        "5         0          3                7              Ascend910\n"
+    )
+    report = read_devices(settings(folder))
+    assert [(device.index, device.minor) for device in report.devices] == [(0, 4), (3, 7)]
+    assert report.problems == ()
+
+
+def test_a_device_that_does_not_fit_the_files_of_devices_has_none(
+    folder: Path, tmp_path: Path
+) -> None:
+    dev = tmp_path / "dev"
+    dev.mkdir()
+    for name in ("davinci_manager", "hisi_hdc"):
+        (dev / name).touch()
+    assert [one.minor for one in read_devices(settings(folder), dev).devices] == [0, 3]
+    for name in ("davinci0", "davinci1", "davinci4"):
+        (dev / name).touch()
+    report = read_devices(settings(folder), dev)
+    assert [one.minor for one in report.devices] == [0, None]
+    (problem,) = report.problems
+    assert problem.startswith(
+        "npu card 5 chip 0: its physical id is not known: its logic id 3 "
+    )
+
+
 def test_a_tool_without_logic_ids_has_devices_by_its_order(folder: Path) -> None:
     (folder / "mapping.txt").write_text(
         "NPU ID    Slot ID    Chip Name\n0         3          950\n"

@@ -185,6 +185,16 @@ def value_of(reading: Reading, name: str, chip: str) -> float:
     return next(one.value for one in samples(reading, name) if labels(one)["id"] == chip)
 
 
+def test_a_chip_whose_physical_id_is_not_known_is_only_counted() -> None:
+    rows = [Row("0", "0", "0"), Row("1", "0", "-", bus="0000:C2:00.0")]
+    table = Table(rows, device_column="Phy-ID")
+    reading = make_reading(parse_info(table.text()), {(0, 0): 1, (1, 0): 0})
+    ids = [labels(one)["id"] for one in samples(reading, "npu_chip_info_name")]
+    assert ids == ["0"]
+    assert value(reading, "npu_chip_info_temperature") == 41
+    assert value(reading, "machine_npu_nums") == 2
+
+
 def test_the_id_is_the_physical_one() -> None:
     info = parse_info(text("info-910c-26.0"))
     reading = make_reading(info, {(0, 0): 3, (0, 1): 2, (1, 0): 1, (1, 1): 0})

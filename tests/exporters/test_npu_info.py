@@ -60,12 +60,13 @@ def test_a_310p_table_has_devices_no_hbm_and_may_have_no_readings() -> None:
     assert info.problems == ()
     assert info.chips[2] == Chip(
         position=2, npu_id=32768, chip_id=0, device_id=2, name="310P3", health="Warning",
-        bus_id="0000:86:00.0", is_bus_shared=True, temperature_celsius=61, aicore_percent=100,
+        bus_id="0000:86:00.0", has_device_column=True, is_bus_shared=True,
+        temperature_celsius=61, aicore_percent=100,
         ddr=Usage(43690 * MIB, 43693 * MIB),
     )  # fmt: skip
     assert info.chips[3] == Chip(
         position=3, npu_id=32768, chip_id=1, device_id=3, name="310P3", health="UNKNOWN",
-        bus_id="0000:86:00.0", is_bus_shared=True,
+        bus_id="0000:86:00.0", has_device_column=True, is_bus_shared=True,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from sentinel_exporters.npu_smi.errors import NpuSmiError
 from sentinel_exporters.npu_smi.identity import name_chips
 from sentinel_exporters.npu_smi.info import parse_info
-from sentinel_exporters.npu_smi.mapping import parse_mapping
+from sentinel_exporters.npu_smi.mapping import parse_mapping, parse_physical_ids
 from tests.exporters.npu_series import Places, scrape, series
 from tests.exporters.npu_tables import Row, Table, mapping
 
@@ -47,22 +47,82 @@ def test_without_either_the_order_gives_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "physical_ids"),
+    ("devices", "listed", "physical_ids"),
     [
-        # Told of each chip; of some; the same twice; of none.
-        ("2301", [2, 3, 0, 1]),
-        ("23-1", [6, 7, 4, 5]),
-        ("2300", [6, 7, 4, 5]),
-        ("", [6, 7, 4, 5]),
+        # Told of each chip; of some; the same twice; of none though there is the column.
+        ("2301", None, [2, 3, 0, 1]),
+        ("23-1", None, [2, 3, None, 1]),
+        ("2300", None, [2, 3, None, None]),
+        ("----", None, [None] * 4),
+        # The list of -m tells what the column does not, and what two chips have is neither's.
+        ("23-1", "6745", [2, 3, 4, 1]),
+        ("2300", "6745", [2, 3, 4, 5]),
+        ("23-1", "6725", [None, 3, None, 1]),
+        ("23-1", "67x5", [2, 3, None, 1]),
+        ("23-1", "6715", [2, 3, None, None]),
+        ("23-1", "6755", [2, 3, None, 1]),
+        # Only the list has such a column, or neither.
+        ("", "2301", [2, 3, 0, 1]),
+        ("", "2-01", [2, None, 0, 1]),
+        ("", None, [6, 7, 4, 5]),
     ],
 )
-def test_the_physical_ids_are_those_of_the_device_column_where_it_has_all(
-    devices: str, physical_ids: list[int]
+def test_a_physical_id_is_the_chips_own_or_that_of_the_list_or_not_known(
+    devices: str, listed: str | None, physical_ids: list[int | None]
 ) -> None:
     rows = [replace(row, device=devices[at : at + 1]) for at, row in enumerate(FOUR.rows)]
     table = replace(FOUR, rows=rows, device_column="Phy-ID" if devices else "")
-    chips, _ = name_chips(parse_info(table.text()).chips, FOUR_PLACES)
+    told = list_physical_ids(listed)
+    chips, problems = name_chips(parse_info(table.text()).chips, FOUR_PLACES, physical_ids=told)
     assert [chip.physical_id for chip in chips] == physical_ids
+    assert [chip.logic_id for chip in chips] == [6, 7, 4, 5]
+    assert problems == [
+        f"npu card {chip.chip.npu_id} chip {chip.chip.chip_id}: its physical id is not known"
+        for chip in chips
+        if chip.physical_id is None
+    ]
+
+
+def list_physical_ids(ids: str | None) -> Places | None:
+    """Read a mapping of FOUR with these ids; None: it has no such column."""
+    if ids is None:
+        return parse_physical_ids(mapping([(0, 0, 0)]))
+    lines = ["NPU ID    Chip ID    Chip Logic ID    Chip Phy-ID    Chip Name"]
+    lines += [
+        f"{npu}    {chip}    {logic}    {number}    Ascend910"
+        for ((npu, chip), logic), number in zip(FOUR_PLACES.items(), ids, strict=True)
+    ]
+    return parse_physical_ids("\n".join(lines))
+
+
+def test_a_controller_has_no_physical_id() -> None:
+    text = (FIXTURES / "mapping-910c.txt").read_text()
+    assert parse_physical_ids(text) == {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 3}
+    assert parse_physical_ids((FIXTURES / "mapping-310p-duo.txt").read_text()) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "physical_ids"),
+    [
+        # None to compare with; all; more; one at the end; one in the middle; one at the start.
+        ("", [0, 1, 2]),
+        ("012", [0, 1, 2]),
+        ("0127", [0, 1, 2]),
+        ("013", [0, 1, None]),
+        ("023", [0, None, None]),
+        ("123", [None, None, None]),
+    ],
+)
+def test_a_logic_id_stands_for_the_physical_one_up_to_a_gap_in_the_nodes(
+    nodes: str, physical_ids: list[int | None]
+) -> None:
+    table = Table([Row(npu, "0", bus=f"0000:{npu}1:00.0") for npu in "013"])
+    chips, problems = name_chips(
+        table.chips(), {(0, 0): 0, (1, 0): 1, (3, 0): 2}, nodes={int(one) for one in nodes}
+    )
+    assert [chip.physical_id for chip in chips] == physical_ids
+    assert len(problems) == physical_ids.count(None)
+    assert all("chip 0: its physical id is not known" in problem for problem in problems)
 
 
 def test_a_damaged_chip_keeps_its_place_in_the_order() -> None:

@@ -271,6 +271,20 @@ def test_the_network_is_asked_by_the_physical_id(machine: Machine) -> None:
     }
 
 
+def test_the_network_of_a_chip_without_a_physical_id_is_not_asked(machine: Machine) -> None:
+    rows = [
+        Row("0", "0", device="-", bus="0000:00:00.0"),
+        Row("5", "0", device="3", bus="0000:05:00.0"),
+    ]
+    machine.show("info", Table(rows, device_column="Phy-ID").text())
+    for chip in range(4):
+        machine.show(f"network-{chip}", "net health status: Success\n")
+    reading = read(machine.source(has_network=True))
+    assert [chip.details.network for chip in reading.chips] == [None, "Success"]
+    asked = {line for line in machine.asked() if "net_health" in line}
+    assert asked == {"hccn_tool -i 3 -net_health -g"}
+
+
 def test_a_chip_without_a_network_is_no_problem_and_one_that_lost_it_is(
     machine: Machine,
 ) -> None:

@@ -31,18 +31,18 @@ def test_a_950_has_four_cells_and_its_npu_id_is_the_drivers_number() -> None:
     assert found.chips == (
         Chip(
             position=0, npu_id=0, chip_id=0, device_id=0, name="Ascend950PR", health="OK",
-            bus_id="0000:1B:00.0", power_watts=301.4, temperature_celsius=58,
-            aicore_percent=63, hbm=Usage(90112 * MIB, 131072 * MIB),
+            bus_id="0000:1B:00.0", has_device_column=True, power_watts=301.4,
+            temperature_celsius=58, aicore_percent=63, hbm=Usage(90112 * MIB, 131072 * MIB),
         ),
         Chip(
             position=1, npu_id=1, chip_id=0, device_id=1, name="Ascend950PR", health="Warning",
-            bus_id="0000:1C:00.0", power_watts=295.0, temperature_celsius=61,
-            aicore_percent=0, hbm=Usage(3301 * MIB, 131072 * MIB),
+            bus_id="0000:1C:00.0", has_device_column=True, power_watts=295.0,
+            temperature_celsius=61, aicore_percent=0, hbm=Usage(3301 * MIB, 131072 * MIB),
         ),
         Chip(
             position=2, npu_id=9, chip_id=0, device_id=9, name="Ascend950PR", health="OK",
-            bus_id=None, power_watts=288.7, temperature_celsius=55,
-            aicore_percent=7, hbm=Usage(3299 * MIB, 131072 * MIB),
+            bus_id=None, has_device_column=True, power_watts=288.7,
+            temperature_celsius=55, aicore_percent=7, hbm=Usage(3299 * MIB, 131072 * MIB),
         ),
     )  # fmt: skip
     assert found.processes == (Process(0, None, 881204, 86011 * MIB),)
@@ -77,7 +77,8 @@ def test_a_board_has_no_bus_id_and_no_table_of_processes() -> None:
     assert found.chips == (
         Chip(
             position=0, npu_id=0, chip_id=0, device_id=0, name="310B4", health="Alarm",
-            bus_id=None, power_watts=8.1, temperature_celsius=49, aicore_percent=22,
+            bus_id=None, has_device_column=True, power_watts=8.1,
+            temperature_celsius=49, aicore_percent=22,
             ddr=Usage(2210 * MIB, 7545 * MIB), hugepages=Usage(14, 15),
         ),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 from pydantic import Field
 
@@ -11,7 +12,7 @@ from ..core import CollectorSettings, Device, DeviceReport, IntervalS, Scrape, T
 from ..npu import samples
 from ..npu.reading import Reading, Source
 from ..npu_smi.command import is_installed
-from ..npu_smi.source import NpuSmi
+from ..npu_smi.source import DEV, NpuSmi
 
 METRICS = samples.METRICS
 COMPAT = {"npu_exporter": NPU_EXPORTER}
@@ -46,13 +47,14 @@ def parse(reading: Reading) -> Scrape:
     return Scrape(samples.make_samples(reading), reading.problems)
 
 
-def read_devices(settings: Settings) -> DeviceReport:
+def read_devices(settings: Settings, dev: Path = DEV) -> DeviceReport:
     """Return the chips; the index is the logic id, and `minor` N is /dev/davinciN.
 
     Where the tool has logic ids and does not tell them now, there is no device: access is
-    granted by these numbers, and a guess could open another's card.
+    granted by these numbers, and a guess could open another's card. For the same reason
+    `minor` is None where the physical id is not known, or does not fit the files in `dev`.
     """
-    reading = _open_source(settings).read(with_details=False)
+    reading = _open_source(settings, dev).read(with_details=False)
     if not reading.has_logic_ids:
         return DeviceReport((), reading.problems)
     devices = [
@@ -70,13 +72,14 @@ def read_devices(settings: Settings) -> DeviceReport:
     return DeviceReport(devices, reading.problems)
 
 
-def _open_source(settings: Settings) -> Source:
+def _open_source(settings: Settings, dev: Path = DEV) -> Source:
     # The driver's library could be another one, with the same readings.
     return NpuSmi(
         settings.command,
         timeout_s=settings.timeout_s,
         detail_interval_s=settings.detail_interval_s,
         hccn_tool=settings.hccn_tool,
+        dev=dev,
     )
 
 

@@ -3,7 +3,8 @@
 Names, labels and units are those of the exporter in MindCluster (component/npu-exporter,
 collector/metrics): memory in MB that are MiB, utilisation in percent, clocks in MHz, health as
 1, 0, and -1 for unknown. What npu-smi does not tell (optical modules, RoCE, HCCS, UB and PCIe
-counters, containers and pods) has no sample here, and the labels of pods are empty.
+counters, containers and pods) has no sample here, and the labels of pods are empty. A chip
+whose physical id is not known is counted and has no other sample: it has no `id`.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ def _samples(reading: Reading) -> list[Sample]:
         VERSION.sample(1, f"sentinel-exporter-{__version__}"),
     ]
     for chip in reading.chips:
+        if chip.physical_id is None:
+            continue  # under a guessed id it would be another chip
         labels = _labels(chip)
         samples.append(NAME.sample(1, *labels))
         values = {**dict(_of_table(chip, reading)), **dict(_of_details(chip))}

@@ -112,13 +112,14 @@ class Chip:
     """One chip, of which a card may have two.
 
     `logic_id` is the driver's count of the chips. `physical_id` is the N of /dev/davinciN (by
-    Huawei's pages on Ascend Docker Runtime), and what hccn_tool and Huawei's exporter go by.
+    Huawei's pages on Ascend Docker Runtime), and what hccn_tool and Huawei's exporter go by;
+    None where it is not known.
     `processes` None: it is not known whether there are any.
     """
 
     uuid: str
     logic_id: int
-    physical_id: int
+    physical_id: int | None
     npu_id: int
     chip_id: int
     name: str

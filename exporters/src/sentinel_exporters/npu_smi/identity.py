@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .info import Chip
 
+Place = tuple[int, int]  # NPU ID, Chip ID
+
 
 @dataclass(frozen=True)
 class NamedChip:
-    """A chip of the table with its ids and its lasting name."""
+    """A chip of the table with its ids and its lasting name.
+
+    `physical_id` None: it is not known, and must not be guessed: access goes by it.
+    """
 
     chip: Chip
     logic_id: int
-    physical_id: int
+    physical_id: int | None
     uuid: str
 
 
 def name_chips(
-    chips: Sequence[Chip], mapping: Mapping[tuple[int, int], int] | None
+    chips: Sequence[Chip],
+    mapping: Mapping[Place, int] | None,
+    *,
+    physical_ids: Mapping[Place, int] | None = None,
+    nodes: Collection[int] = (),
 ) -> tuple[list[NamedChip], list[str]]:
     """Return the chips with their names, and what does not fit together.
 
     `mapping` is that of `npu-smi info -m`. Without one, the ids are those of the column Device
-    or Phy-ID, and without that column the order of the table.
+    or Phy-ID, and without that column the order of the table. `physical_ids` are those of
+    `-m`; None: it has no such column. `nodes` are the N of /dev/davinciN; () where there are
+    none to compare with.
     """
     problems: list[str] = []
     logic_ids: list[int | None] = [chip.device_id for chip in chips]
@@ -43,23 +55,61 @@ def name_chips(
         logic_ids = [chip.position for chip in chips]
     # For the type checker: there is no None left.
     numbers = [number for number in logic_ids if number is not None]
-    parts = (
-        chips,
-        numbers,
-        _choose_physical_ids(chips, numbers),
-        _choose_uuids(chips, numbers),
-    )
+    chosen = _choose_physical_ids(chips, physical_ids)
+    if chosen is None:
+        chosen, misfits = _compare_with_nodes(chips, numbers, nodes)
+        problems += misfits
+    else:
+        problems += [
+            f"{_describe(chip)}: its physical id is not known"
+            for chip, number in zip(chips, chosen, strict=True)
+            if number is None
+        ]
+    parts = (chips, numbers, chosen, _choose_uuids(chips, numbers))
     return [NamedChip(*of_one) for of_one in zip(*parts, strict=True)], problems
 
 
-def _choose_physical_ids(chips: Sequence[Chip], logic_ids: Sequence[int]) -> Sequence[int]:
-    """Return the column Device or Phy-ID where it tells all chips apart, else the logic ids.
+def _choose_physical_ids(
+    chips: Sequence[Chip], listed: Mapping[Place, int] | None
+) -> list[int | None] | None:
+    """Return the ids that the tool tells, or None where no column of it has any.
 
-    The tools for cards of one chip have no such column: on a machine whose cards are all there
-    both ids are the same.
+    A chip's own is that of the column Device or Phy-ID, else that of `-m`. One that two chips
+    have is neither's.
     """
-    told = [chip.device_id for chip in chips if chip.device_id is not None]
-    return told if len(set(told)) == len(chips) else logic_ids
+    if listed is None and not any(chip.has_device_column for chip in chips):
+        return None
+    shown = Counter(chip.device_id for chip in chips)
+    chosen = [
+        chip.device_id
+        if chip.device_id is not None and shown[chip.device_id] == 1
+        else (listed or {}).get((chip.npu_id, chip.chip_id))
+        for chip in chips
+    ]
+    taken = Counter(chosen)
+    return [number if taken[number] == 1 else None for number in chosen]
+
+
+def _compare_with_nodes(
+    chips: Sequence[Chip], logic_ids: Sequence[int], nodes: Collection[int]
+) -> tuple[list[int | None], list[str]]:
+    """Return the logic ids as physical ids where the nodes allow it, and the misfits.
+
+    The tools for cards of one chip have no column of physical ids: on a machine whose cards
+    are all there both ids are the same. The driver counts the chips that are there, so that
+    behind a gap in the nodes a logic id is another chip's node.
+    """
+    if not nodes:
+        return list(logic_ids), []
+    without_gap = next(number for number in itertools.count() if number not in nodes)
+    chosen = [number if number < without_gap else None for number in logic_ids]
+    problems = [
+        f"{_describe(chip)}: its physical id is not known: its logic id {logic_id} does not fit"
+        f" the files /dev/davinciN, of which {without_gap} is not there"
+        for chip, logic_id, number in zip(chips, logic_ids, chosen, strict=True)
+        if number is None
+    ]
+    return chosen, problems
 
 
 def _choose_uuids(chips: Sequence[Chip], logic_ids: Sequence[int]) -> list[str]:
@@ -74,6 +124,10 @@ def _choose_uuids(chips: Sequence[Chip], logic_ids: Sequence[int]) -> list[str]:
         else:
             uuids.append(f"npu-{chip.bus_id}")
     return uuids
+
+
+def _describe(chip: Chip) -> str:
+    return f"npu card {chip.npu_id} chip {chip.chip_id}"
 
 
 def _list_places(places: Sequence[tuple[int, int]]) -> str:

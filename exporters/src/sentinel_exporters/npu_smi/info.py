@@ -48,6 +48,7 @@ class Chip:
     name: str
     health: str
     bus_id: str | None
+    has_device_column: bool = False  # so that `device_id` None is one that is not told
     is_bus_shared: bool = False  # another chip shows the same one, be it damaged otherwise
     power_watts: float | None = None
     temperature_celsius: float | None = None
@@ -189,6 +190,7 @@ def _read_chip(
         name=values["name"][0],
         health=values["health"][0],
         bus_id=bus_id,
+        has_device_column=device_id is not None or not {"phy-id", "device"}.isdisjoint(values),
         is_bus_shared=bus_id is not None and shown[bus_id] > 1,
         power_watts=read_decimal(values.get("power"), "W"),
         temperature_celsius=read_decimal(values.get("temp"), "C", least=-273),

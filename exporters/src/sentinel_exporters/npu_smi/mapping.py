@@ -1,8 +1,9 @@
-"""Decode `npu-smi info -m`: which card and chip has which logic id. Pure: runs nothing."""
+"""Decode `npu-smi info -m`: which card and chip has which logic and physical id. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from .errors import NpuSmiError, explain
 
@@ -17,19 +18,13 @@ def parse_mapping(text: str) -> dict[tuple[int, int], int] | None:
 
     Raises NpuSmiError when there is no table, or a row or an id that cannot be right.
     """
-    lines = [_COLUMNS.split(line.strip()) for line in text.splitlines() if line.strip()]
-    start = next((at for at, line in enumerate(lines) if line[0] == "NPU ID"), None)
-    if start is None:
-        raise NpuSmiError(f"info -m: {explain(text)}")
-    header = lines[start]
-    if "Chip Name" not in header:
-        raise NpuSmiError(f"info -m: its header is not known: {' '.join(header)[:120]}")
+    header, rows = _read_rows(text)
     if "Chip ID" not in header or "Chip Logic ID" not in header:
         return None
     npu, chip = header.index("NPU ID"), header.index("Chip ID")
     logic = header.index("Chip Logic ID")
     ids: dict[tuple[int, int], int] = {}
-    for line in lines[start + 1 :]:
+    for line in rows:
         if len(line) == len(header) and line[logic] in _NO_LOGIC_ID:
             continue
         if len(line) != len(header) or not all(
@@ -41,3 +36,33 @@ def parse_mapping(text: str) -> dict[tuple[int, int], int] | None:
             raise NpuSmiError(f"info -m: there twice: {' '.join(line)[:120]}")
         ids[place] = logic_id
     return ids
+
+
+def parse_physical_ids(text: str) -> dict[tuple[int, int], int] | None:
+    """Return {(NPU ID, Chip ID): physical id}, or None without the column Chip Phy-ID.
+
+    A chip whose id is no number, or that of another chip too, is left out. Raises NpuSmiError
+    when there is no table.
+    """
+    header, rows = _read_rows(text)
+    if "Chip ID" not in header or "Chip Phy-ID" not in header:
+        return None
+    columns = [header.index(name) for name in ("NPU ID", "Chip ID", "Chip Phy-ID")]
+    told = [
+        [int(line[column]) for column in columns]
+        for line in rows
+        if len(line) == len(header) and all(_WHOLE.fullmatch(line[one]) for one in columns)
+    ]
+    shown = Counter(physical_id for _, _, physical_id in told)
+    return {(npu, chip): number for npu, chip, number in told if shown[number] == 1}
+
+
+def _read_rows(text: str) -> tuple[list[str], list[list[str]]]:
+    lines = [_COLUMNS.split(line.strip()) for line in text.splitlines() if line.strip()]
+    start = next((at for at, line in enumerate(lines) if line[0] == "NPU ID"), None)
+    if start is None:
+        raise NpuSmiError(f"info -m: {explain(text)}")
+    header = lines[start]
+    if "Chip Name" not in header:
+        raise NpuSmiError(f"info -m: its header is not known: {' '.join(header)[:120]}")
+    return header, lines[start + 1 :]

@@ -6,8 +6,10 @@ each time; what needs a run for each card is asked by and by, see interview.py.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..npu.reading import Details, Reading
 from ..owners import find_owners
@@ -17,12 +19,15 @@ from .errors import NpuSmiError
 from .identity import name_chips
 from .info import Info, parse_info
 from .interview import Interview, Place
-from .mapping import parse_mapping
+from .mapping import parse_mapping, parse_physical_ids
 from .questions import NETWORK, STATIC_S, Question, list_questions
 
 # Shares of the time limit: until when cards are asked, and how long one answer may take.
 _ASKING = 0.9
 _ANSWER = 1 / 3
+
+DEV = Path("/dev")
+_NODE = re.compile(r"davinci(\d{1,9})", re.ASCII)
 
 
 class NpuSmi:
@@ -36,21 +41,25 @@ class NpuSmi:
         detail_interval_s: float = 0.0,
         hccn_tool: str = "",
         mapping_s: float = STATIC_S,
+        dev: Path = DEV,
     ) -> None:
         """`detail_interval_s` 0: only the table of all chips is read.
 
         `mapping_s`: how long the logic ids stand, which change with a new card or driver only.
+        `dev`: where the chips' files davinciN are.
         """
         self._command = command
         self._timeout_s = timeout_s
         self._detail_interval_s = detail_interval_s
         self._hccn_tool = hccn_tool
         self._mapping_s = mapping_s
+        self._dev = dev
         self._versions: tuple[str, str] | None = None
         self._places: Mapping[Place, tuple[int | None, str | None]] = {}
         self._mapping: Mapping[Place, int] | None = None
+        self._listed_physical_ids: Mapping[Place, int] | None = None
         self._mapped_at: float | None = None
-        self._physical_ids: dict[Place, int] = {}
+        self._physical_ids: dict[Place, int | None] = {}
         self._details: Mapping[Place, Details] = {}
         self._interview = Interview(self._ask)
 
@@ -63,7 +72,12 @@ class NpuSmi:
             f"npu-smi {info.tool_version}: {problem}"
             for problem in self._read_mapping(started + self._timeout_s)
         ]
-        named, naming_problems = name_chips(info.chips, self._mapping)
+        named, naming_problems = name_chips(
+            info.chips,
+            self._mapping,
+            physical_ids=self._listed_physical_ids,
+            nodes=_list_nodes(self._dev),
+        )
         problems = [*info.problems, *problems, *naming_problems]
         self._physical_ids = {
             (one.chip.npu_id, one.chip.chip_id): one.physical_id for one in named
@@ -92,7 +106,7 @@ class NpuSmi:
         places = {(one.npu_id, one.chip_id): (one.device_id, one.bus_id) for one in info.chips}
         is_other = versions != self._versions
         if is_other or places != self._places:
-            self._mapping, self._mapped_at = None, None
+            self._mapping, self._listed_physical_ids, self._mapped_at = None, None, None
         if is_other or any(
             self._places.get(place, who) != who for place, who in places.items()
         ):
@@ -110,8 +124,10 @@ class NpuSmi:
         if self._mapped_at is not None and now - self._mapped_at < self._mapping_s:
             return []
         try:
-            self._mapping = parse_mapping(
-                self._run("info", "-m", timeout_s=max(0.1, deadline - now))
+            text = self._run("info", "-m", timeout_s=max(0.1, deadline - now))
+            self._mapping, self._listed_physical_ids = (
+                parse_mapping(text),
+                parse_physical_ids(text),
             )
         except NpuSmiError as error:
             return [str(error)]
@@ -120,12 +136,16 @@ class NpuSmi:
 
     def _read_details(self, info: Info, deadline: float) -> list[str]:
         """Ask what is due of single cards, and return what went wrong."""
-        questions = list_questions(
-            info,
-            self._details,
-            detail_interval_s=self._detail_interval_s,
-            has_network_tool=bool(self._hccn_tool) and is_installed(self._hccn_tool),
-        )
+        questions = [
+            question
+            for question in list_questions(
+                info,
+                self._details,
+                detail_interval_s=self._detail_interval_s,
+                has_network_tool=bool(self._hccn_tool) and is_installed(self._hccn_tool),
+            )
+            if question.kind not in NETWORK or self._find_physical_id(question) is not None
+        ]
         self._interview.put(questions, deadline, _ANSWER * self._timeout_s)
         self._details = self._interview.details(questions, info.chips)
         problems = self._interview.problems(questions)
@@ -139,7 +159,19 @@ class NpuSmi:
 
     def _ask(self, question: Question, timeout_s: float) -> str:
         if question.kind in NETWORK:
-            place = (question.npu_id, question.chip_id or 0)
-            arguments = ["-i", str(self._physical_ids[place]), *NETWORK[question.kind]]
+            number = str(self._find_physical_id(question))
+            arguments = ["-i", number, *NETWORK[question.kind]]
             return run_tool(self._hccn_tool, arguments, timeout_s)
         return run_tool(self._command, question.arguments, timeout_s)
+
+    def _find_physical_id(self, question: Question) -> int | None:
+        return self._physical_ids.get((question.npu_id, question.chip_id or 0))
+
+
+def _list_nodes(dev: Path) -> frozenset[int]:
+    """Return the N of the files davinciN; one that cannot be listed has none."""
+    try:
+        names = [path.name for path in dev.iterdir()]
+    except OSError:
+        return frozenset()
+    return frozenset(int(found[1]) for name in names if (found := _NODE.fullmatch(name)))
