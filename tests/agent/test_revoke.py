@@ -59,17 +59,27 @@ def test_a_process_that_ends_while_it_is_looked_at_leaves_no_descriptor(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "is_frozen"),
-    [({7}, {7}, False), ({7}, {8}, True), ({7}, {7, 8}, True), ({7, 8}, {7}, True)],
+    ("before", "after", "may_stop", "is_frozen"),
+    [
+        ({7}, {7}, True, False),
+        ({7}, {8}, True, True),
+        ({7}, {7, 8}, True, True),
+        ({7, 8}, {7}, True, True),
+        ({7}, {8}, False, False),
+    ],
 )
 def test_who_changes_processes_while_the_last_look_is_taken_is_looked_at_standing_still(
-    monkeypatch: pytest.MonkeyPatch, before: set[int], after: set[int], is_frozen: bool
+    monkeypatch: pytest.MonkeyPatch,
+    before: set[int],
+    after: set[int],
+    may_stop: bool,
+    is_frozen: bool,
 ) -> None:
     looks = iter([before, after])
     frozen: list[int] = []
     monkeypatch.setattr(revoke, "pids_of", lambda _: {UID: frozenset(next(looks))})
     monkeypatch.setattr(revoke, "end_frozen", lambda uid, _: frozen.append(uid))
-    end_holders([Holder(0, UID, frozenset({1}))], nobody, 0.1)
+    end_holders([Holder(0, UID, frozenset({1}))], nobody, lambda _: may_stop, 0.1)
     assert frozen == [UID] * is_frozen
 
 

@@ -152,7 +152,9 @@ class CardHolders:
             self._end(found)
         for uid in suspects:
             # While processes come and go, one that hands the device on is easily missed.
-            if before[uid] != after[uid] and (count := end_frozen(uid, self._find)):
+            if before[uid] == after[uid] or not self._may_stop(uid):
+                continue
+            if count := end_frozen(uid, self._find):
                 self._metrics.card_holders_ended.inc(count)
                 log.info("card holders caught user=%s processes=%d", self._label(uid), count)
         left = self._find(uids={holder.uid for holder in found} | set(suspects))
@@ -211,6 +213,12 @@ class CardHolders:
             user not in self._granted.exempt and self._accounts.exemption(user, uid) is None
         )
 
+    def _may_stop(self, uid: int) -> bool:
+        """Say whether processes of the uid, an account's or a lent one, may be stopped now."""
+        return self._is_ending and all(
+            self._is_subject(one) for one in {uid, self._accounts.account_of(uid)}
+        )
+
     def _end(self, found: Sequence[Holder]) -> None:
         names = self._rights.names
         lost: dict[int, set[int]] = {}
@@ -219,7 +227,7 @@ class CardHolders:
             lost.setdefault(accounts[holder.pid], set()).update(holder.devices)
         for uid, devices in lost.items():
             write_to_terminals(uid, *words_for_cards(names(devices)))
-        end_holders(found, self._find, self._term_s)
+        end_holders(found, self._find, self._may_stop, self._term_s)
         self._metrics.card_holders_ended.inc(len(found))
         for uid, devices in lost.items():
             log.info(

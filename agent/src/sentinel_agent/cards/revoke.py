@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from ..sessions.apply import signal_all
@@ -35,11 +35,17 @@ class FindIntruders(Protocol):
         """Return them: of these pids, or of all; of these uids, or of all."""
 
 
-def end_holders(found: Sequence[Holder], find: FindIntruders, term_s: float) -> None:
+def end_holders(
+    found: Sequence[Holder],
+    find: FindIntruders,
+    may_stop: Callable[[int], bool],
+    term_s: float,
+) -> None:
     """End these processes, and those that they start and that hold the same.
 
     They are asked first and have `term_s` seconds; who has let go of the device by then goes
-    on. All else of the same users goes on too.
+    on. All else of the same users goes on too. `may_stop` says by uid, when it comes to that,
+    whose processes may all be made to stand still for a moment.
     """
     uids = {holder.uid for holder in found}
     _signal(found, find, signal.SIGTERM)
@@ -48,7 +54,9 @@ def end_holders(found: Sequence[Holder], find: FindIntruders, term_s: float) -> 
     _signal(left, find, signal.SIGKILL)
     _wait(find, {holder.pid for holder in left}, KILL_WAIT_S)
     for uid in _elusive(find, uids):
-        end_frozen(uid, find)
+        # Some seconds have passed: the user may be exempt by now, or the mode be another.
+        if may_stop(uid):
+            end_frozen(uid, find)
 
 
 def _elusive(find: FindIntruders, uids: Collection[int]) -> set[int]:
