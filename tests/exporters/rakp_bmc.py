@@ -36,6 +36,12 @@ def answer_to(request: bytes, code: int, data: bytes = b"") -> bytes:
     return head + bytes([checksum(head)]) + body + bytes([checksum(body)])
 
 
+def answer_outside(packet: bytes) -> bytes:
+    """Return the answer to a packet outside of any session."""
+    message = answer_to(packet[14:], 0, b"\x01")
+    return packet[:13] + bytes([len(message)]) + message
+
+
 @dataclass
 class Sealer:
     """The BMC's side of an open session: packets that only it can make."""

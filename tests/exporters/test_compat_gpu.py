@@ -11,7 +11,7 @@ import pytest
 from sentinel_exporters.compat.dcgm import DCGM
 from sentinel_exporters.compat.nvidia_smi import NVIDIA_SMI
 from sentinel_exporters.core import Compat
-from sentinel_exporters.gpu.reading import THROTTLE_REASONS, Reading
+from sentinel_exporters.gpu.reading import THROTTLE_REASONS, Gpu, Reading
 from tests.exporters.gpu_readings import BARE, FULL, SPLIT, make_reading
 
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -339,6 +339,15 @@ def test_the_reasons_have_nvmls_bits() -> None:
     for name, bit in THROTTLE_REASONS.items():
         words = "".join(word.capitalize() for word in name.split("_"))
         assert bit == getattr(pynvml, f"nvmlClocksEventReason{words}"), name
+
+
+def test_a_lost_gpu_shows_nothing_of_what_it_could_do() -> None:
+    uuid = BARE.facts.uuid.lower().removeprefix("gpu-")
+    bare, full = (
+        values(NVIDIA_SMI, "nvidia_smi_", make_reading(Gpu(facts, is_lost=True)), uuid=uuid)
+        for facts in (BARE.facts, replace(FULL.facts, uuid=BARE.facts.uuid))
+    )
+    assert full.keys() == bare.keys() >= {"gpu_info", "index"}
 
 
 def test_a_reading_with_problems_is_no_success() -> None:

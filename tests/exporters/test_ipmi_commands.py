@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from sentinel_exporters.ipmi import commands
 from sentinel_exporters.ipmi.commands import (
     parse_chassis,
     parse_device,
     parse_event_log,
     parse_power_watts,
     parse_system_info,
+    read_system_firmware,
 )
-from sentinel_exporters.ipmi.errors import IpmiError
+from sentinel_exporters.ipmi.errors import CompletionError, IpmiError
 from sentinel_exporters.ipmi.names import name_manufacturer, name_sensor_type
-from sentinel_exporters.ipmi_samples import Answers, make_scrape
+from sentinel_exporters.ipmi.readings import Reading
+from sentinel_exporters.ipmi.sdr import SensorRecord
+from sentinel_exporters.ipmi.session import Session
+from sentinel_exporters.ipmi.units import Unit
+from sentinel_exporters.ipmi_samples import Answers, make_scrape, sample_reading
 
 # Bytes of DCMI 1.5, table 6-16: group, power now, least, most, mean, time, period, state.
 POWER = bytes.fromhex("dc 2c01 0a00 9001 1801 00e1f505 e8030000")
@@ -98,3 +106,39 @@ def test_manufacturers_have_a_name_and_their_number() -> None:
 def test_sensor_types_beyond_the_table() -> None:
     assert name_sensor_type(0x2D) == "Unrecognized"
     assert name_sensor_type(0xC0) == "OEM Reserved"
+
+
+class _Host(Session):
+    """A session with a BMC whose host has this BIOS; "": the BMC does not say."""
+
+    def __init__(self, bios: str) -> None:
+        self.bios, self.asked = bios, 0
+        self.facts = {}
+
+    def request(self, netfn: int, command: int, data: bytes = b"", lun: int = 0) -> bytes:
+        assert (netfn, command, data, lun) == (0x06, 0x59, b"\0\x01\0\0", 0)
+        self.asked += 1
+        if not self.bios:
+            raise CompletionError(netfn, command, 0x80, "unsupported")
+        text = self.bios.encode()
+        return bytes([0x11, 0, 0, len(text)]) + text.ljust(14, b"\0")
+
+
+@pytest.mark.parametrize("before", ["BIOS 1.0", ""])
+def test_another_bios_is_noticed_while_the_session_goes_on(
+    monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    host = _Host(before)
+    assert read_system_firmware(host) == (before or None)
+    host.bios = "BIOS 2.0"
+    assert read_system_firmware(host) == (before or None)
+    assert host.asked == 1
+    monkeypatch.setattr(commands, "_INFO_AGE_S", 0.0)
+    assert read_system_firmware(host) == "BIOS 2.0"
+
+
+def test_a_fans_part_of_its_maximum_is_written_as_short_as_it_is() -> None:
+    entry = SimpleNamespace(numeric_format=0)
+    record = SensorRecord(1, "FAN1", 1, 0, 0x04, 1, Unit(0, is_percent=True), entry)
+    (sample,) = sample_reading(Reading(record, 35.0, None))
+    assert sample.line == 'ipmi_fan_speed_ratio{id="1",name="FAN1"} 0.35\n'

@@ -265,6 +265,16 @@ def test_the_log_of_another_bmc_at_the_address_is_read_though_it_looks_alike() -
     assert bytes(logs.log(other, soon(20)).entries) == b"".join(other.entries.values())
 
 
+def test_each_log_has_a_generation_of_its_own() -> None:
+    # Whoever counts entries has no other sign that a log is another BMC's.
+    logs, bmc, other = LogCache(), FakeLog(), FakeLog()
+    other.guid = b"another"
+    bmc.log(1)
+    other.log(1)
+
+    assert logs.log(bmc, soon(20)).generation != logs.log(other, soon(20)).generation
+
+
 @pytest.mark.parametrize("miscount", [-3, 2])
 def test_a_bmc_that_miscounts_its_entries_is_not_read_anew_each_time(miscount: int) -> None:
     logs, bmc = LogCache(), FakeLog(miscount=miscount)

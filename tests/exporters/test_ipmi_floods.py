@@ -20,7 +20,7 @@ from sentinel_exporters.ipmi.silent import SilentBmcs
 from sentinel_exporters.ipmi.target import Address
 from sentinel_exporters.ipmi.wire import log_in
 from tests.exporters.bmc import free_udp_port
-from tests.exporters.rakp_bmc import answer_to
+from tests.exporters.rakp_bmc import answer_outside, answer_to
 from tests.lab.wait import wait_for
 
 LOOPBACK = ip_address("127.0.0.1")
@@ -173,6 +173,26 @@ def test_a_silent_bmc_that_nobody_wants_to_read_is_forgotten() -> None:
 
         assert address in silent
         wait_for("it is forgotten", lambda: address not in silent, 10)
+
+
+def test_a_loss_of_long_ago_shortens_nobodys_time_to_answer() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as bmc:
+        bmc.bind(("127.0.0.1", 0))
+        address = Address(LOOPBACK, bmc.getsockname()[1])
+        silent = SilentBmcs(Loop())
+        silent.note_loss(address, 3600.0)
+
+        def answer_late() -> None:
+            packet, asker = bmc.recvfrom(1024)
+            time.sleep(1.5)
+            bmc.sendto(answer_outside(packet), asker)
+
+        answering = threading.Thread(target=answer_late)
+        answering.start()
+        silent.greet(address, time.monotonic() + 10).close()
+        answering.join()
+
+    assert address not in silent
 
 
 def test_a_host_that_refuses_in_the_end_is_not_one_that_is_silent() -> None:

@@ -13,15 +13,9 @@ from sentinel_exporters.ipmi.errors import NoAnswerError
 from sentinel_exporters.ipmi.framing import Outside, make_request
 from sentinel_exporters.ipmi.loop import Job, Line, Loop, ask_all
 from sentinel_exporters.ipmi.patience import RETRY_S, Patience
-from tests.exporters.rakp_bmc import answer_to
+from tests.exporters.rakp_bmc import answer_outside
 
 QUESTION, OTHER = make_request(0x06, 0x38, b"\x8e\x02"), make_request(0x06, 0x38, b"\x8e\x03")
-
-
-def answer(packet: bytes) -> bytes:
-    """Return the answer to a packet outside of any session."""
-    message = answer_to(packet[14:], 0, b"\x01")
-    return packet[:13] + bytes([len(message)]) + message
 
 
 class Peer:
@@ -72,7 +66,7 @@ def test_a_bmc_that_takes_its_time_is_given_it(peer: Peer) -> None:
     for _ in range(2):
         packet = peer.hear()
         time.sleep(1.0)
-        peer.say(answer(packet))
+        peer.say(answer_outside(packet))
     job.wait()
 
     # Twice what it took, and not what was waited before.
@@ -80,7 +74,7 @@ def test_a_bmc_that_takes_its_time_is_given_it(peer: Peer) -> None:
     quick = Patience(2.0)
     job = ask(peer, quick)
     for _ in range(2):
-        peer.say(answer(peer.hear()))
+        peer.say(answer_outside(peer.hear()))
     job.wait()
     assert quick.wait_s(0) == pytest.approx(2.0 * 0.7**2)
 
@@ -89,8 +83,8 @@ def test_an_answer_that_came_twice_makes_the_next_repetition_later(peer: Peer) -
     patience = Patience()
     job = ask(peer, patience)
     asked = [peer.hear(), peer.hear()]  # the second is a repetition
-    peer.say(*map(answer, asked))
-    peer.say(answer(peer.hear()))
+    peer.say(*map(answer_outside, asked))
+    peer.say(answer_outside(peer.hear()))
     job.wait()
 
     assert patience.wait_s(0) > RETRY_S
@@ -98,10 +92,10 @@ def test_an_answer_that_came_twice_makes_the_next_repetition_later(peer: Peer) -
 
 def test_only_the_first_answer_has_the_first_ones_time(peer: Peer) -> None:
     job = ask(peer, Patience(), first_silence_s=0.5)
-    peer.say(answer(peer.hear()))
+    peer.say(answer_outside(peer.hear()))
     packet = peer.hear()
     time.sleep(1.0)
-    peer.say(answer(packet))
+    peer.say(answer_outside(packet))
 
     assert len(job.wait()) == 2
 
@@ -117,9 +111,9 @@ def test_who_says_nothing_for_so_long_at_first_is_given_up(peer: Peer) -> None:
 def test_an_answer_behind_many_other_packets_is_heard(peer: Peer) -> None:
     # All have come before the loop looks; nothing comes later that would make it look again.
     first = Outside().ask(QUESTION)
-    peer.say(*[b"rubbish"] * 100, answer(first))
+    peer.say(*[b"rubbish"] * 100, answer_outside(first))
     job = ask(peer, Patience(9.0))
     assert peer.hear() == first
-    peer.say(answer(peer.hear()))
+    peer.say(answer_outside(peer.hear()))
 
     assert len(job.wait()) == 2

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from sentinel_exporters.core import Target
+from sentinel_exporters.ipmi_latest import Latest
+from sentinel_exporters.ipmi_modules_file import FileModule
+from sentinel_exporters.ipmi_samples import Answers
 from tests.exporters.bmc import SERVER, Bmc
 from tests.exporters.ipmi_lab import exporting, probe, up
 from tests.exporters.running import Exporter, Series, values
@@ -198,6 +204,31 @@ def test_answers_are_served_again_where_that_is_permitted(tmp_path: Path, bmc: B
     assert 0 < ages[0] < ages[1]
     # It was never asked for this module.
     assert up(other) == {"chassis": 0}
+
+
+def test_what_another_module_asked_for_is_not_served(bmc: Bmc) -> None:
+    latest, target = Latest(), Target(bmc.target, "default", 10)
+    module = FileModule(user="a", password=SecretStr("b"), collectors=("chassis",))
+    latest.keep(target, module, Answers(), time.monotonic())
+
+    same = FileModule(user="a", password=SecretStr("b"), collectors=("chassis",))
+    assert latest.find(target, same, 3600) is not None
+    for change in (
+        {"collectors": ("sel",)},
+        {"password": SecretStr("c")},
+        {"privilege": "admin"},
+    ):
+        assert latest.find(target, module.model_copy(update=change), 3600) is None
+
+
+def test_a_scrape_without_time_costs_no_session(exporter: Exporter, bmc: Bmc) -> None:
+    scrape(exporter, bmc)
+    series = probe(exporter, bmc, X_Prometheus_Scrape_Timeout_Seconds="0.2")
+
+    assert up(series) == {"ipmi": 0, "chassis": 0}
+    assert "the scrape leaves no time to ask the BMC" in exporter.log.read_text()
+    assert set(up(probe(exporter, bmc)).values()) == {1}
+    assert "session lost" not in exporter.log.read_text()
 
 
 def test_what_failed_is_not_served_again(tmp_path: Path, bmc: Bmc) -> None:

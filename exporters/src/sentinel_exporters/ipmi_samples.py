@@ -294,7 +294,8 @@ def sample_reading(reading: Reading) -> tuple[Sample, ...]:
         labels += (name_sensor_type(record.sensor_type),)
     samples = []
     if reading.value is not None:
-        samples.append(value_metric.sample(reading.value * scale, *labels))
+        value = float(f"{reading.value * scale:.9g}")  # 0.35, not 0.35000000000000003
+        samples.append(value_metric.sample(value, *labels))
     if reading.state is not None:
         samples.append(state_metric.sample(float(reading.state), *labels))
     return tuple(samples)

@@ -24,13 +24,13 @@ from ..ipmi.commands import (
     read_power_watts,
     read_system_firmware,
 )
-from ..ipmi.errors import CompletionError, IpmiError, WouldWaitError
+from ..ipmi.errors import CompletionError, IpmiError, NoAnswerError, WouldWaitError
 from ..ipmi.pool import Pool
 from ..ipmi.readings import read_sensors
 from ..ipmi.resolver import Resolver
 from ..ipmi.sdr import RecordCache
 from ..ipmi.session import Session
-from ..ipmi.target import AllowList, parse_target
+from ..ipmi.target import Address, AllowList, parse_target
 from ..ipmi.watchdog import read_watchdog
 from ..ipmi_events import EventCounter
 from ..ipmi_latest import Latest
@@ -116,8 +116,13 @@ def probe(settings: Settings, target: Target) -> Answers:
     return _probe(settings, target, time.monotonic())
 
 
-def _probe(settings: Settings, target: Target, started: float) -> Answers:
-    """Ask one BMC in a scrape that `started` (monotonic), which all its limits count from."""
+def _probe(
+    settings: Settings, target: Target, started: float, address: Address | None = None
+) -> Answers:
+    """Ask one BMC in a scrape that `started` (monotonic), which all its limits count from.
+
+    `address` is the target's where that is known already.
+    """
     module = settings.module(target.module)
     if module is None:
         raise BadTarget(f"module: there is none named {target.module!r} in the configuration")
@@ -125,20 +130,23 @@ def _probe(settings: Settings, target: Target, started: float) -> Answers:
         wanted = _parse_target(target.address)
     except ValueError as error:
         raise BadTarget(f"target: {error}") from error
-    if settings.max_age_s and (latest := _latest.find(target, settings.max_age_s)):
+    if settings.max_age_s and (latest := _latest.find(target, module, settings.max_age_s)):
         return latest
     answers = Answers(is_up=dict.fromkeys(module.collectors, False))
     deadline = started + min(module.timeout_s, target.timeout_s - _MARGIN_S)
     try:
-        address = _resolver.resolve(wanted)
+        address = address or _resolver.resolve(wanted)
         if not _allow_list(settings.targets).admits(wanted, address):
             raise BadTarget("target: not permitted by ipmi.targets")
+        if time.monotonic() >= deadline:
+            # A question without an answer would cost the session.
+            raise NoAnswerError("the scrape leaves no time to ask the BMC")
         pool = _pool(settings)
         with pool.session(address, module.credentials(), deadline, target.module) as session:
             _ask(session, module, answers, deadline)
     except IpmiError as error:
         answers.problems.append(str(error))
-    return _complete(answers, settings, target, started)
+    return _complete(answers, settings, target, module, started)
 
 
 def begin(
@@ -162,7 +170,7 @@ def begin(
         or not _allow_list(settings.targets).admits(wanted, address)
     ):
         return False
-    if settings.max_age_s and (latest := _latest.find(target, settings.max_age_s)):
+    if settings.max_age_s and (latest := _latest.find(target, module, settings.max_age_s)):
         done(lambda: latest)
         return True
     try:
@@ -170,6 +178,8 @@ def begin(
     except IpmiError:
         return False
     deadline = started + min(module.timeout_s, target.timeout_s - _MARGIN_S)
+    if deadline <= started:
+        return False
 
     def ready(found: Session | IpmiError | None) -> None:
         answers = Answers(is_up=dict.fromkeys(module.collectors, False))
@@ -185,10 +195,14 @@ def begin(
                 return
         if found is None:
             # A restart of the BMC, other sensors: that takes its time, and a thread.
-            work = partial(_probe, settings, target, started)
-            threading.Thread(target=done, args=(work,), name="probe-ipmi", daemon=True).start()
+            work = partial(_probe, settings, target, started, address)
+            thread = threading.Thread(target=done, args=(work,), name="probe-ipmi", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system has no thread left
+                done(partial(_fail, IpmiError(str(error))))
             return
-        complete = _complete(answers, settings, target, started)
+        complete = _complete(answers, settings, target, module, started)
         done(lambda: complete)
 
     pool = _pool(settings)
@@ -201,9 +215,11 @@ def unread(settings: Settings, target: Target) -> list[Sample]:
     return [] if module is None else sample_up(dict.fromkeys(module.collectors, False))
 
 
-def _complete(answers: Answers, settings: Settings, target: Target, started: float) -> Answers:
+def _complete(
+    answers: Answers, settings: Settings, target: Target, module: BaseModule, started: float
+) -> Answers:
     answers.duration_s = time.monotonic() - started
-    return _latest.keep(target, answers, started) if settings.max_age_s else answers
+    return _latest.keep(target, module, answers, started) if settings.max_age_s else answers
 
 
 def _fail(error: Exception) -> Answers:

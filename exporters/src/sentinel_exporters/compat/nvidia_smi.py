@@ -75,8 +75,8 @@ def _short_uuid(gpu: Gpu) -> str:
 
 
 def _of_gpu(gpu: Gpu) -> _Values:
-    facts = gpu.facts
-    yield "index", facts.index
+    facts = gpu.abilities
+    yield "index", gpu.facts.index
     yield "pstate", gpu.performance_state
     yield "persistence_mode", gpu.is_persistent
     yield "compute_mode", gpu.compute_mode

@@ -230,6 +230,11 @@ class Gpu:
     # The name of the reading's series without `accelerator_`: why it is not there.
     unavailable: Mapping[str, Reason] = field(default_factory=dict)
 
+    @property
+    def abilities(self) -> Facts:
+        """The facts about what it can do; what a lost GPU once could do would only mislead."""
+        return Facts("", 0) if self.is_lost else self.facts
+
     def told_throttle_reasons(self) -> dict[str, bool]:
         """Return for each reason that the GPU can report whether it holds the clocks now."""
         if self.throttle_reasons is None:

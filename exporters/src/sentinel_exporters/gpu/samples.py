@@ -8,7 +8,7 @@ from itertools import chain
 from .. import accelerator as family
 from ..accelerator import DeviceProcess, Identity, process_samples
 from ..core import Metric, Sample
-from .reading import Activity, Facts, Gpu, Instance, Reading
+from .reading import Activity, Gpu, Instance, Reading
 
 VENDOR = "nvidia"
 METRICS = (
@@ -102,8 +102,7 @@ def gpu_samples(gpu: Gpu, reading: Reading) -> list[Sample]:
 
 
 def _single_samples(identity: Identity, gpu: Gpu) -> Iterable[Sample]:
-    # A lost GPU has its identity and its state; what it once could do would only mislead.
-    facts = Facts("", 0) if gpu.is_lost else gpu.facts
+    facts = gpu.abilities
     memory, rows, pages, mig = gpu.memory, gpu.remapped_rows, gpu.retired_pages, gpu.mig
     singles: tuple[tuple[Metric, float | None, int], ...] = (
         (family.UTILIZATION, gpu.utilization_percent, 100),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
+import time
 from dataclasses import dataclass
 
 from .errors import CompletionError, IpmiError
@@ -13,6 +15,8 @@ _DCMI = b"\xdc"  # group extension of DCMI
 
 # System info parameters, IPMI 2.0, table 22-16c.
 _FIRMWARE_VERSION, _BMC_URL = 1, 6
+# The host may get another BIOS while the BMC, and its session, goes on.
+_INFO_AGE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -136,12 +140,15 @@ def read_bmc_url(session: Session) -> str | None:
 
 def _read_system_info(session: Session, parameter: int) -> str | None:
     fact = f"system info {parameter}"
-    if fact not in session.facts:
+    now = time.monotonic()
+    known: tuple[float, str | None] = session.facts.get(fact, (-math.inf, None))
+    asked_at, text = known
+    if now - asked_at >= _INFO_AGE_S:
         try:
-            session.facts[fact] = _ask_system_info(session, parameter)
+            text = _ask_system_info(session, parameter)
         except CompletionError:
-            session.facts[fact] = None  # optional, and some BMCs want a higher privilege for it
-    text: str | None = session.facts[fact]
+            text = None  # optional, and some BMCs want a higher privilege for it
+        session.facts[fact] = now, text
     return text
 
 

@@ -6,6 +6,7 @@ would take longer than a scrape may.
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
 import time
@@ -21,6 +22,8 @@ from .session import Session
 _STORAGE, _GET_SEL_ENTRY = 0x0A, 0x43
 _FIRST, _NONE = 0x0000, 0xFFFF  # record ids with a meaning of their own (IPMI 2.0, 31.5)
 
+_generations = itertools.count()
+
 
 @dataclass
 class Log:
@@ -32,8 +35,9 @@ class Log:
     ids: array[int] = field(default_factory=lambda: array("H"))
     # 16 bytes each: there are many.
     entries: bytearray = field(default_factory=bytearray)
-    # Another number each time that entries went: what was counted up to then is void.
-    generation: int = 0
+    # Another number for each log, and each time that entries went: what was counted up to then
+    # is void.
+    generation: int = field(default_factory=lambda: next(_generations))
     erased_at: int = 0
     # How many entries more there are than the BMC says; 0 but for BMCs that miscount.
     surplus: int = 0
@@ -46,7 +50,7 @@ class Log:
 
     def drop(self, count: int) -> None:
         """Forget the oldest `count` entries."""
-        self.generation += 1
+        self.generation = next(_generations)
         del self.ids[:count], self.entries[: count * ENTRY_BYTES]
 
 

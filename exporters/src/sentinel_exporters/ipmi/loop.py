@@ -214,10 +214,10 @@ class Loop:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name="ipmi-loop", daemon=True
-                    )
-                    self._thread.start()
+                    thread = threading.Thread(target=self._run, name="ipmi-loop", daemon=True)
+                    # It fails where the system has no thread left; the next time it may not.
+                    thread.start()
+                    self._thread = thread
         os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:

@@ -138,9 +138,10 @@ class Pool:
             found: Session | NoAnswerError | None = session
             if error is not None:
                 log.info("ipmi session lost bmc=%s reason=%s", address, error)
-                self._silent.note_loss(address, _PROBE_SILENCE_S)
                 # Without time for another session, this is why.
                 is_over = time.monotonic() >= deadline
+                if not is_over:
+                    self._silent.note_loss(address, _PROBE_SILENCE_S)
                 found = error if is_over and isinstance(error, NoAnswerError) else None
             try:
                 ready(found)
@@ -233,7 +234,8 @@ class Pool:
             session.read_ahead(purpose, _PROBE_SILENCE_S)
         except IpmiError as error:
             log.info("ipmi session lost bmc=%s reason=%s", session.address, error)
-            self._silent.note_loss(session.address, _PROBE_SILENCE_S)
+            if time.monotonic() < deadline:
+                self._silent.note_loss(session.address, _PROBE_SILENCE_S)
             session.close()
             return None
         return session

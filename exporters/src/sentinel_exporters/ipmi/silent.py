@@ -149,6 +149,8 @@ class SilentBmcs:
         began = time.monotonic()
         with self._lock:
             silent_s = began - self._lost.pop(address, began)
+        if silent_s > SILENCE_S:  # long ago; it may have answered others since
+            silent_s = 0.0
         silence_s = max(SILENCE_S - silent_s, _LEAST_SILENCE_S)
         try:
             udp = connect(address)
