@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sentinel_exporters.ipmi.errors import IpmiError
-from sentinel_exporters.ipmi_module import read_password
+from sentinel_exporters.ipmi_module import check_password_file, read_password
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -53,3 +53,13 @@ def test_the_reason_why_a_password_file_cannot_be_read_is_the_systems(tmp_path: 
         read_password(tmp_path / "none")
     with pytest.raises(IpmiError, match="not a file"):
         read_password(tmp_path)
+
+
+def test_a_path_that_cannot_be_looked_up_is_a_problem_with_a_reason(tmp_path: Path) -> None:
+    for path, problem in (
+        (tmp_path / "none", "there is no file .*none$"),
+        (tmp_path / ("x" * 256), "x: File name too long$"),
+        (tmp_path, "is not a file$"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            check_password_file(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def write(folder: Path, text: str, mode: int = 0o600) -> Path:
     path = folder / "ipmi.yml"
     path.write_text(text)
     path.chmod(mode)
+    return path
+
+
+def let_settle(path: Path) -> Path:
+    """Make it look as if the file was written two seconds ago."""
+    os.utime(path, (time.time() - 2,) * 2)
     return path
 
 
@@ -143,13 +150,26 @@ def test_a_password_can_be_in_a_file_beside(tmp_path: Path) -> None:
             "modules: {default: {user: u, sel_events: [{name: x, regex: '[[:alpha:]]'}]}}",
             r"write \w",
         ),
-        ("modules: {default: {user: u, password_file: nowhere}}", "there is no file"),
+        (
+            "modules: {a: {user: u, password_file: no}}",
+            "modules.a.password_file: there is no file /",
+        ),
+        (
+            "modules: {a: {user: u, password_file: /}}",
+            "modules.a.password_file: / is not a file",
+        ),
+        (f"modules: {{a: {{password_file: {'x' * 256}}}}}", ": File name too long"),
+        (r'modules: {a: {pass: "\ud800"}}', "modules.a.pass: has characters that do not exist"),
         ("modules: {default: {user: u, user: v}}", "user is there twice"),
         ("modules: {default: {user: u}, default: {user: v}}", "line 1: default is there twice"),
         ("modules: {default: {user: u, pass: p, password_file: x}}", "one of the two"),
+        (r'modules: {a: {password_file: "a\0b"}}', "modules.a.password_file: embedded null"),
         ("modules: {", "line 1: "),
         ("modules: !!python/object:os.system {}", "line 1: "),
         ("a: \x00", "not a YAML file"),
+        # What PyYAML itself does not expect: TypeError, OverflowError.
+        ("modules: !!map [a]", "not a YAML file"),
+        (r'modules: "\U99999999"', "not a YAML file"),
     ],
 )
 def test_a_problem_is_named_with_its_key(tmp_path: Path, text: str, problem: str) -> None:
@@ -189,10 +209,10 @@ def test_a_changed_file_counts_and_a_broken_one_does_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = ModulesFile(write(tmp_path, "modules: {one: {user: u, pass: p}}"))
-    write(tmp_path, "modules: {one: {user: other, pass: p}}")
+    let_settle(write(tmp_path, "modules: {one: {user: other, pass: p}}"))
     assert file.modules()["one"].user == "other"
 
-    write(tmp_path, "modules: {one: {user: third, pass: p, tiemout: 5}}")
+    let_settle(write(tmp_path, "modules: {one: {user: third, pass: p, tiemout: 5}}"))
     assert [file.modules()["one"].user for _ in range(3)] == ["other"] * 3
     assert caplog.text.count("modules.one.tiemout: unknown") == 1
 
@@ -200,8 +220,45 @@ def test_a_changed_file_counts_and_a_broken_one_does_not(
     assert [file.modules()["one"].user for _ in range(3)] == ["other"] * 3
     assert caplog.text.count("No such file") == 1
 
-    write(tmp_path, "modules: {two: {user: u, pass: p}}")
+    os.mkfifo(tmp_path / "ipmi.yml")
+    assert [file.modules()["one"].user for _ in range(3)] == ["other"] * 3
+    assert caplog.text.count("not a file") == 1
+
+    (tmp_path / "ipmi.yml").unlink()
+    let_settle(write(tmp_path, "modules: {two: {user: u, pass: p}}"))
     assert file.modules().keys() == {"two"}
+
+
+def test_a_file_that_is_being_rewritten_counts_when_it_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = ModulesFile(write(tmp_path, "modules: {one: {user: u, pass: p}}"))
+    # Who rewrites a file empties it first; what comes next may come in pieces.
+    for written in ("", "modules: {one: {us", "modules: {two: {user: u, pass: p}}"):
+        write(tmp_path, written)
+        assert file.modules().keys() == {"one"}
+    assert not caplog.text
+
+    let_settle(tmp_path / "ipmi.yml")
+    assert file.modules().keys() == {"two"}
+
+
+def test_a_password_file_that_comes_later_makes_the_changed_file_good(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "seen").write_text("p")
+    (tmp_path / "seen").chmod(0o644)
+    file = ModulesFile(write(tmp_path, "modules: {one: {user: u, pass: p}}"))
+    text = "{one: {user: u, password_file: seen}, two: {user: u, password_file: later}}"
+    let_settle(write(tmp_path, f"modules: {text}"))
+    assert [file.modules().keys() for _ in range(3)] == [{"one"}] * 3
+    assert caplog.text.count("modules.two.password_file: there is no file") == 1
+
+    (tmp_path / "later").write_text("p")
+    (tmp_path / "later").chmod(0o600)
+    assert file.modules().keys() == {"one", "two"}
+    assert caplog.text.count("ipmi password can be read by others") == 1
+    assert len(caplog.records) == 2
 
 
 @pytest.mark.parametrize(
@@ -269,7 +326,7 @@ def test_one_name_in_both_files_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         ModulesFile(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match="not a file"):
         ModulesFile(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="not a file"):

@@ -101,23 +101,33 @@ class Module(BaseModule):
     @field_validator("password_file")
     @classmethod
     def _check_password_file(cls, value: Path) -> Path:
-        return check_password_file(value)
+        warn_of_others(value, check_password_file(value))
+        return value
 
     def credentials(self) -> Credentials:
         """Read the password; raises IpmiError."""
         return self._credentials(read_password(self.password_file), str(self.password_file))
 
 
-def check_password_file(path: Path) -> Path:
-    """Return `path`; raises ValueError when there is no such file."""
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    mode = path.stat().st_mode
+def check_password_file(path: Path) -> int:
+    """Return the file's mode; raises ValueError when it cannot be the file of a password."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is not a file")
+    return mode
+
+
+def warn_of_others(path: Path, mode: int) -> None:
+    """Log that others can read the password, where the file's `mode` lets them."""
     if mode & OTHERS_MAY_READ:
         log.warning(
             "ipmi password can be read by others file=%s mode=%04o", path, mode & 0o7777
         )
-    return path
 
 
 def read_password(path: Path) -> str:

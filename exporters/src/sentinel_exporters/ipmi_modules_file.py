@@ -2,14 +2,17 @@
 
 The keys are those of its IPMIConfig (config.go), and `password_file` besides. What has no
 meaning without FreeIPMI's programs is accepted and named in the log; all else that is not
-known, or not of the right type, is refused.
+known, or not of the right type, is refused. A change counts when the file has been left alone
+for a second: until then it may be half written.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import stat
 import threading
+import time
 from collections.abc import Hashable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -28,6 +31,7 @@ from .ipmi_module import (
     SelEvent,
     check_password_file,
     read_password,
+    warn_of_others,
 )
 from .yaml_errors import describe_yaml_error
 
@@ -38,6 +42,7 @@ _DRIVERS = {"", "lan_2_0", "lan20", "lan_20", "lan2_0", "lanplus"}
 _PRIVILEGES = {"": "user", "administrator": "admin"}
 _MAX_TIMEOUT_MS = 300_000
 _DEFAULT_TIMEOUT_MS = 10_000
+_SETTLED_S = 1.0
 
 
 class FileModule(BaseModule):
@@ -78,11 +83,8 @@ class _Written(BaseModel):
         """Return what it means; raises ValueError naming the key."""
         if self.password is not None and self.password_file is not None:
             raise ValueError("pass and password_file: one of the two")
-        if self.password is not None and len(self.password.get_secret_value().encode()) > 20:
+        if self.password is not None and _count_bytes(self.password) > 20:
             raise ValueError("pass: IPMI passwords have 20 bytes at most")
-        path = None
-        if self.password_file is not None:
-            path = check_password_file(folder / self.password_file)
         privilege = self.privilege.lower()
         privilege = _PRIVILEGES.get(privilege, privilege)
         milliseconds = min(self.timeout, _MAX_TIMEOUT_MS) or _DEFAULT_TIMEOUT_MS
@@ -90,7 +92,7 @@ class _Written(BaseModel):
             {
                 "user": self.user,
                 "password": self.password,
-                "password_file": path,
+                "password_file": self.password_file and folder / self.password_file,
                 "privilege": privilege,
                 "timeout_s": milliseconds / 1000,
                 "collectors": self.collectors,
@@ -112,6 +114,13 @@ class _Written(BaseModel):
                 yield key, "no program is run to ask a BMC"
 
 
+def _count_bytes(password: SecretStr) -> int:
+    try:
+        return len(password.get_secret_value().encode())
+    except UnicodeEncodeError:
+        raise ValueError("pass: has characters that do not exist") from None
+
+
 class ModulesFile:
     """The file and what it says now. Safe to use from several threads."""
 
@@ -121,6 +130,9 @@ class ModulesFile:
         self._lock = threading.Lock()
         self._seen: object = None
         self._modules: Mapping[str, FileModule] = {}
+        # What the file says, until modules could be made of it.
+        self._pending: Mapping[str, _Written] | None = None
+        self._problem = ""
         self._read()
 
     def modules(self) -> Mapping[str, FileModule]:
@@ -128,32 +140,47 @@ class ModulesFile:
         with self._lock:
             try:
                 self._read()
+                self._problem = ""
             except ConfigError as error:
-                log.error(
-                    "ipmi configuration not usable, the former one stays file=%s reason=%s",
-                    self._path, str(error).replace("\n", "; "),
-                )  # fmt: skip
+                if str(error) != self._problem:
+                    self._problem = str(error)
+                    log.error(
+                        "ipmi configuration not usable, the former one stays file=%s reason=%s",
+                        self._path, self._problem.replace("\n", "; "),
+                    )  # fmt: skip
             return self._modules
 
     def _read(self) -> None:
-        """Read the file if it changed since it was last looked at."""
+        """Take in the file if it changed, or if a file that it names was not good before."""
         try:
-            found = self._path.stat()
-            seen = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode)
-            if seen == self._seen:
-                return
-            if stat.S_ISFIFO(found.st_mode):
-                raise ConfigError("not a file")  # reading it would wait for a writer
-            content = self._path.read_bytes()
+            mode = self._look()
         except OSError as error:
-            if self._seen == "unreadable":
-                return
-            self._seen = "unreadable"
             raise ConfigError(error.strerror or "cannot be read") from None
+        if self._pending is None:
+            return
+        self._modules = _make_modules(self._pending, self._path.parent)
+        self._warn(self._pending, mode)
+        self._pending = None
+
+    def _look(self) -> int:
+        """Read the file if it changed since it was last read, and return its mode."""
+        found = self._path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError("not a file")  # reading a pipe would wait for its writer
+        if _identify(found) == self._seen:
+            return found.st_mode
+        with self._path.open("rb") as opened:
+            content = opened.read()
+            found = os.fstat(opened.fileno())
+        if self._seen is not None and abs(time.time() - found.st_mtime) < _SETTLED_S:
+            return found.st_mode
         # Also of content that is refused: it is complained of once.
-        self._seen = seen
-        written = _parse(content)
-        self._modules = _make_modules(written, self._path.parent)
+        self._seen = _identify(found)
+        self._pending = None
+        self._pending = _parse(content)
+        return found.st_mode
+
+    def _warn(self, written: Mapping[str, _Written], mode: int) -> None:
         for name, one in written.items():
             if not one.user and one.collectors:
                 log.warning(
@@ -165,11 +192,16 @@ class ModulesFile:
                     "ipmi configuration of no effect file=%s key=modules.%s.%s reason=%s",
                     self._path, name, key, reason,
                 )  # fmt: skip
-        if found.st_mode & OTHERS_MAY_READ and any(one.password for one in written.values()):
+        if mode & OTHERS_MAY_READ and any(one.password for one in written.values()):
             log.warning(
                 "ipmi configuration with passwords can be read by others file=%s mode=%04o",
-                self._path, found.st_mode & 0o7777,
+                self._path, mode & 0o7777,
             )  # fmt: skip
+
+
+def _identify(found: os.stat_result) -> object:
+    """Return something that is another when the file is."""
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
 
 
 @cache
@@ -210,7 +242,7 @@ def _parse(content: bytes) -> dict[str, _Written]:
         document = yaml.load(content, Loader=_Loader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
         raise ConfigError(describe_yaml_error(error)) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+    except Exception:  # PyYAML lets out what its own code meets: IndexError, KeyError, …
         raise ConfigError("not a YAML file") from None
     if document is None:
         return {}
@@ -240,6 +272,7 @@ def _parse(content: bytes) -> dict[str, _Written]:
 
 def _make_modules(written: Mapping[str, _Written], folder: Path) -> dict[str, FileModule]:
     modules: dict[str, FileModule] = {}
+    modes: dict[Path, int] = {}
     problems: list[str] = []
     for name, one in written.items():
         where = f"modules.{name}"
@@ -247,10 +280,20 @@ def _make_modules(written: Mapping[str, _Written], folder: Path) -> dict[str, Fi
             modules[name] = one.module(folder)
         except ValidationError as error:
             problems += (_say(where, item) for item in error.errors())
+            continue
         except ValueError as error:
             problems.append(f"{where}.{error}")
+            continue
+        if (path := modules[name].password_file) is None:
+            continue
+        try:
+            modes[path] = check_password_file(path)
+        except ValueError as error:
+            problems.append(f"{where}.password_file: {error}")
     if problems:
         raise ConfigError("\n".join(problems))
+    for path, mode in modes.items():
+        warn_of_others(path, mode)
     return modules
 
 
