@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,20 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
     # A file that is there and whose content nobody gets, root included.
     with pytest.raises(ConfigError, match="config file /proc/self/mem: Input/output error"):
         load_config(Path("/proc/self/mem"), collectors)
+
+
+def test_what_is_not_a_file_is_refused_and_not_left_out(
+    tmp_path: Path, collectors: dict[str, Collector]
+) -> None:
+    with pytest.raises(ConfigError, match=f"config file {tmp_path}: not a file"):
+        load_config(tmp_path, collectors)
+    # As by `--config <(…)`.
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "w") as writing:
+        writing.write('listen = "127.0.0.1:1"')
+        writing.close()
+        with pytest.raises(ConfigError, match="not a file"):
+            load_config(Path(f"/dev/fd/{reader}"), collectors)
 
 
 def test_an_invalid_configuration_ends_every_command_with_status_2(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -135,6 +136,9 @@ def load_config(
     """
     try:
         if path is not None:
+            if not stat.S_ISREG(path.stat().st_mode):
+                # pydantic takes a pipe for a file that is not there, and goes on without.
+                raise ConfigError(f"config file {path}: not a file")
             path.read_bytes()
     except OSError as error:
         raise ConfigError(f"config file {path}: {error.strerror}") from None
