@@ -11,6 +11,8 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from sentinel_exporters.errors import ConfigError
+from sentinel_exporters.web.access import Access
 from tests.exporters.running import run_exporter
 from tests.exporters.web_lab import ALICE, USERS, Site, ask, basic, connect, make_site, trusting
 from tests.lab.wait import wait_for
@@ -140,6 +142,25 @@ def test_while_the_file_is_broken_everybody_is_refused(
         assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "basic_auth_users: {alice: !!timestamp x}",
+        r'tls_server_config: {cert_file: "a\0b", key_file: c}',
+    ],
+)
+def test_what_no_yaml_reader_expects_refuses_everybody_too(
+    site: Site, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    site.file.write_text(USERS)
+    with site.serving() as port:
+        write(site, text)
+        for _ in range(2):
+            assert ask(port, None, basic("alice:secret"))[0] == 500
+    assert caplog.text.count("everybody is refused") == 1
+    assert "Traceback" not in caplog.text
+
+
 def test_while_the_certificate_is_broken_no_connection_is_taken(site: Site) -> None:
     site.configure()
     context = trusting(site.servers)
@@ -179,6 +200,11 @@ def test_a_file_that_is_not_good_at_the_start_is_refused(
     assert done.returncode == 2
     assert reason in done.stderr.lower()
     assert "Traceback" not in done.stderr
+
+
+def test_a_path_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="null byte"):
+        Access(Path("a\0b"))
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ class Access:
             if content != self._content:
                 file = parse_web_file(content, self._path.absolute().parent)
             certificates = _digest_files(file)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
             raise ConfigError(str(error)) from None
         if file is not self._file or certificates != self._certificates:
             self._context = make_context(file.tls) if file.tls else None

@@ -7,6 +7,7 @@ believes in a protection that is not there.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -86,6 +87,13 @@ class Tls(_Section):
     cipher_suites: tuple[str, ...] = ()
     curve_preferences: tuple[str, ...] = ()
     prefer_server_cipher_suites: bool = True
+
+    @field_validator("cert_file", "key_file", "client_ca_file")
+    @classmethod
+    def _check_path(cls, value: Path | None) -> Path | None:
+        if value is not None and b"\0" in os.fsencode(value):
+            raise ValueError("a path has no NUL")
+        return value
 
     @field_validator("client_auth_type", mode="before")
     @classmethod
@@ -219,8 +227,7 @@ def parse_web_file(content: bytes, folder: Path) -> WebFile:
         document = yaml.load(content, Loader=_Loader)  # noqa: S506
     except yaml.MarkedYAMLError as error:
         raise ConfigError(describe_yaml_error(error)) from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        # PyYAML's own errors are not all: a date of the 99th month is a ValueError.
+    except Exception:  # PyYAML lets out what its own code meets: ValueError, KeyError, …
         raise ConfigError("not a YAML file") from None
     try:
         file = WebFile.model_validate(_without_empty(document))
