@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -81,6 +82,36 @@ def test_who_changes_processes_while_the_last_look_is_taken_is_looked_at_standin
     monkeypatch.setattr(revoke, "end_frozen", lambda uid, _: frozen.append(uid))
     end_holders([Holder(0, UID, frozenset({1}))], nobody, lambda _: may_stop, 0.1)
     assert frozen == [UID] * is_frozen
+
+
+# In a namespace of its own, where it says which pid comes next. The names hold what separates
+# the fields in /proc.
+AGES = """
+import ctypes, os, sys, time
+from pathlib import Path
+from sentinel_agent.cards.revoke import _open_all
+pids = []
+for last in (20000, 400, 30000):
+    Path("/proc/sys/kernel/ns_last_pid").write_text(str(last))
+    pid = os.fork()
+    if pid == 0:
+        os.setresuid(*3 * [int(sys.argv[1])])
+        ctypes.CDLL(None).prctl(15, b") R (1 2")  # PR_SET_NAME
+        time.sleep(600)
+    pids.append(pid)
+    # More than a clock tick.
+    time.sleep(0.1)
+assert pids == [20001, 401, 30001], pids
+stopped, running = _open_all(int(sys.argv[1]))
+print(*(pid for pid, _ in running))
+"""
+
+
+def test_the_oldest_is_stopped_first_whatever_its_pid() -> None:
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    argv = [*namespace, sys.executable, "-c", AGES, str(UID + 9)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("20001 401 30001\n", "")
 
 
 def test_a_shell_does_not_take_it_for_its_users_wish(tmp_path: Path) -> None:

@@ -142,13 +142,18 @@ def _open_all(uid: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
 
     The oldest are first: those that started others. Ended ones are not among them.
     """
+    found: list[tuple[int, int, bytes]] = []
+    for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):  # noqa: PTH208  names only
+        state, owner = _state(pid)
+        if owner == uid and state in (b"T", *RUNNING):
+            found.append((_started(pid), pid, state))
     stopped: list[tuple[int, int]] = []
     running: list[tuple[int, int]] = []
-    for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):  # noqa: PTH208  names only
-        state, owner = _state(pid)
+    # A pid alone says nothing of the age: after the last one they begin anew.
+    for _, pid, state in sorted(found):
         kept = stopped if state == b"T" else running
         # Who has started so many, or stopped so many, hears of it.
-        if owner != uid or state not in (b"T", *RUNNING) or len(kept) == BATCH:
+        if len(kept) == BATCH:
             continue
         with contextlib.suppress(OSError):  # it has ended
             opened = os.pidfd_open(pid)
@@ -173,3 +178,17 @@ def _state(pid: int) -> tuple[bytes, int]:
         return b"", -1
     state = text.partition(b"\nState:\t")[2][:1]
     return state, int(text.partition(b"\nUid:\t")[2].split(None, 1)[0])
+
+
+def _started(pid: int) -> int:
+    """Return when the process was started, in clock ticks since boot; 0 when it is gone.
+
+    Format: proc_pid_stat(5), field 22. The second is the name, in parentheses, with whatever
+    the process has put into it.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  for each process
+            text = file.read()
+    except OSError:
+        return 0
+    return int(text.rpartition(b")")[2].split()[19])
