@@ -267,16 +267,27 @@ def test_memory_of_processes_may_be_in_bytes() -> None:
     "row",
     [
         ["0     0", "seventeen", "python", "300"],
-        ["0     0", "17", "py|thon", "300"],
+        ["0     0", "1|7", "python", "300"],
         ["0 0 0", "17", "python", "300"],
-        ["", "17", "python", "300"],
         ["0     0", "17", "python", "300 MB"],
-        ["All is well in NPU 0"],
+        ["0     0", "17", "python", "3|0"],
     ],
 )
-def test_a_damaged_process_table_is_left_out_as_a_whole_and_the_chips_stay(
+def test_a_damaged_row_takes_its_card_from_the_process_table_and_no_other(
     row: list[str],
 ) -> None:
+    others = ["0     0", "18", "python", "300"], ["1     0", "19", "python", "300"]
+    info = parse_info(with_processes(others[0], row, others[1]).text())
+    assert len(info.chips) == 2
+    # Half a list would call a chip idle that is not.
+    assert info.processes == (Process(1, 0, 19, 300 * MIB),)
+    assert info.counted_npus == {1}
+    (problem,) = info.problems
+    assert problem.startswith("npu-smi 24.1.rc2: process table: a row is not known: '| 0 ")
+
+
+@pytest.mark.parametrize("row", [["", "17", "python", "300"], ["All is well in NPU 0"]])
+def test_a_process_table_with_a_row_of_an_unknown_card_is_left_out(row: list[str]) -> None:
     info = parse_info(with_processes(row, none_running("1")).text())
     assert len(info.chips) == 2
     assert (info.processes, info.counted_npus) == ((), frozenset())

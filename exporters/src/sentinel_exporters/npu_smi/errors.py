@@ -42,5 +42,5 @@ def explain(text: str) -> str:
     if code:
         reason = _DCMI_REASONS.get(code[1], "the driver's library refused")
         return f"{reason} (DCMI {code[1]})"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     return f"no table in the output: {lines[0][:120]}" if lines else "no output"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .errors import NotSupported, explain, is_refusal
-from .values import Damaged, read_decimal, read_whole, split_unit
+from .values import Damaged, read_decimal, read_whole, split_lines, split_unit
 
 # There is a space on both sides of the colon, unlike in log lines and the usage text.
 _LINE = re.compile(r"\s*(\S[^:]*?)\s+:(?:\s+(.*?))?\s*")
@@ -95,9 +95,9 @@ def _refuse(text: str) -> Exception:
 
 
 def _split_lines(text: str) -> list[_Pair]:
-    lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        raise Damaged(f"it ends in the middle of a line: {lines[-1].strip()[:60]!r}")
+    *lines, rest = split_lines(text)
+    if rest:
+        raise Damaged(f"it ends in the middle of a line: {rest.strip()[:60]!r}")
     pairs = []
     for line in lines:
         found = _LINE.fullmatch(line)

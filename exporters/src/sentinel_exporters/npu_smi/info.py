@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from ..npu.reading import Usage
 from .errors import NpuSmiError, explain
-from .processes import Process, is_process_header, read_process_table
+from .process_table import ProcessTable, is_process_header, read_process_table
+from .processes import Process
 from .tables import Block, split_blocks
 from .values import (
     BYTES,
@@ -26,6 +27,7 @@ from .values import (
     read_decimal,
     read_usage,
     read_whole,
+    split_lines,
     split_unit,
 )
 
@@ -62,8 +64,8 @@ class Chip:
 class Info:
     """All that the output says.
 
-    `counted_npus` are the cards that the process table speaks of: of the others it is not
-    known whether they have processes.
+    `counted_npus` are the cards whose processes the table tells: of the others it is not known
+    whether they have any.
     """
 
     tool_version: str
@@ -77,34 +79,33 @@ class Info:
 def parse_info(text: str) -> Info:
     """Return what the output of `npu-smi info` says.
 
-    A damaged chip is left out and named in `problems`, with the tool's version; a damaged
-    process table is left out as a whole. Raises NpuSmiError when there is no chip table.
+    A damaged chip is left out and named in `problems`, with the tool's version; so are the
+    processes of a card of which a row of the process table is not known. Raises NpuSmiError
+    when there is no chip table.
     """
     version = _VERSION.search(text)
     if not version:
         raise NpuSmiError(explain(text))
-    blocks = list(split_blocks(text))
+    lines = split_lines(text)
+    end = next((at for at, line in enumerate(lines) if is_process_header(line)), len(lines))
+    blocks = list(split_blocks("\n".join(lines[:end])))
     header = next((at for at, block in enumerate(blocks) if _is_chip_header(block)), None)
     if header is None:
         raise NpuSmiError(f"npu-smi {version[1]}: no chip table with a header that is known")
-    end = next(
-        (at for at, block in enumerate(blocks) if at > header and is_process_header(block)),
-        len(blocks),
-    )
-    chips, problems = _read_chips(blocks[header], blocks[header + 1 : end])
-    processes: tuple[Process, ...] = ()
-    counted: frozenset[int] = frozenset()
+    chips, problems = _read_chips(blocks[header], blocks[header + 1 :])
+    table = ProcessTable()
     try:
-        if end < len(blocks):
-            processes, counted = read_process_table(blocks[end], blocks[end + 1 :])
+        if end < len(lines):
+            table = read_process_table(lines[end:])
     except Damaged as error:
         problems.append(f"process table: {error}")
+    problems += [f"process table: {problem}" for problem in table.problems]
     return Info(
         tool_version=version[1],
         driver_version=version[2],
         chips=chips,
-        processes=processes,
-        counted_npus=counted,
+        processes=table.processes,
+        counted_npus=table.counted_npus,
         problems=tuple(f"npu-smi {version[1]}: {problem}" for problem in problems),
     )
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 
 from .errors import NpuSmiError, explain
+from .values import split_lines
 
 _COLUMNS = re.compile(r"\t+|\s{2,}")
 _WHOLE = re.compile(r"\d{1,9}", re.ASCII)
@@ -58,7 +59,7 @@ def parse_physical_ids(text: str) -> dict[tuple[int, int], int] | None:
 
 
 def _read_rows(text: str) -> tuple[list[str], list[list[str]]]:
-    lines = [_COLUMNS.split(line.strip()) for line in text.splitlines() if line.strip()]
+    lines = [_COLUMNS.split(line.strip()) for line in split_lines(text) if line.strip()]
     start = next((at for at, line in enumerate(lines) if line[0] == "NPU ID"), None)
     if start is None:
         raise NpuSmiError(f"info -m: {explain(text)}")

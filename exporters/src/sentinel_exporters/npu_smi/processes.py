@@ -1,4 +1,4 @@
-"""Decode who uses the chips: the process table, and `-t proc-mem`. Pure: runs nothing."""
+"""Decode who uses the chips, as `-t proc-mem` prints it. Pure: runs nothing."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 from ..accelerator import DeviceProcess
 from .errors import NotSupported, explain, is_refusal
-from .tables import Block
-from .values import BYTES, NO_READING, Damaged, read_whole, split_unit
+from .values import BYTES, Damaged, split_lines
 
-# A name may have spaces, or be missing.
+# A name may have spaces, or be missing. It is the user's, of 15 bytes at most, and may have
+# line feeds (PR_SET_NAME in prctl(2)).
 _PROCESS_LINE = re.compile(
-    r"\s*Process id:(\d{1,10})\s+Process name:.*?\s*Process memory\((\w+)\):\s*(\d{1,15})\s*",
-    re.ASCII,
+    r"\s*Process id:(\d{1,10})\s+Process name:(?:[^\n]*?|.{0,15}?)\s*"
+    r"Process memory\((\w+)\):\s*(\d{1,15})\s*",
+    re.ASCII | re.DOTALL,
 )
+_NAME_BYTES = 15
 _MARK = re.compile(r"\s*Chip (?:ID\s+:\s*(\d{1,9})|Name\s+:.*)\s*", re.ASCII)
-_NO_PROCESS = re.compile(r"No running processes found in NPU (\d{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,51 +34,6 @@ class Process:
     memory_bytes: int | None
 
 
-def is_process_header(block: Block) -> bool:
-    """Whether the block is the heading of the process table."""
-    return len(block.rows) == 1 and "Process id" in block.rows[0]
-
-
-def read_process_table(
-    header: Block, blocks: Sequence[Block]
-) -> tuple[tuple[Process, ...], frozenset[int]]:
-    """Return the processes and the cards that the table speaks of.
-
-    Raises Damaged for anything that is not known: half a table would call busy chips idle.
-    """
-    if any(block.is_torn or not block.is_closed for block in (header, *blocks)):
-        raise Damaged("it is torn or ends in its middle")
-    columns = [split_unit(cell) for cell in header.rows[0]]
-    at = {name: number for number, (name, _) in enumerate(columns)}
-    is_known = {"process id", "process memory"} <= at.keys()
-    if not is_known or columns[0][0].split()[:1] != ["npu"]:
-        raise Damaged(f"its header is not known: {header}")
-    unit = BYTES.get(columns[at["process memory"]][1])
-    if unit is None:
-        raise Damaged(f"its unit of memory is not known: {header}")
-    processes: list[Process] = []
-    counted: set[int] = set()
-    for row in (row for block in blocks for row in block.rows):
-        none_here = _NO_PROCESS.fullmatch(row[0])
-        if len(row) == 1 and none_here:
-            counted.add(int(none_here[1]))
-            continue
-        place = [read_whole(word) for word in row[0].split()]
-        if len(row) != len(columns) or not 1 <= len(place) <= 2:
-            raise Damaged(f"a row is not known: {' | '.join(row)[:120]}")
-        pid, memory = row[at["process id"]], row[at["process memory"]]
-        processes.append(
-            Process(
-                npu_id=place[0],
-                chip_id=place[1] if len(place) == 2 else None,
-                pid=None if pid in NO_READING else read_whole(pid),
-                memory_bytes=None if memory in NO_READING else read_whole(memory) * unit,
-            )
-        )
-        counted.add(place[0])
-    return tuple(processes), frozenset(counted)
-
-
 def parse_process_memory(text: str) -> dict[int | None, list[DeviceProcess]]:
     """Return the processes of each chip of a card, as `-t proc-mem` prints them.
 
@@ -89,10 +45,16 @@ def parse_process_memory(text: str) -> dict[int | None, list[DeviceProcess]]:
     chips: dict[int | None, list[DeviceProcess]] = {}
     rows: list[DeviceProcess] = []
     has_rows = False  # "No process" counts: the chip was asked and has none
-    for line in text.splitlines():
+    lines = split_lines(text)
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        at += 1
         if line.lstrip().startswith("Process id"):
-            rows.append(_read_process_line(line))
+            process, count = _read_process_lines(lines[at - 1 : at + _NAME_BYTES])
+            rows.append(process)
             has_rows = True
+            at += count - 1
         elif "No process in device" in line:
             has_rows = True
         elif has_rows and (mark := _MARK.fullmatch(line)):
@@ -110,11 +72,15 @@ def parse_process_memory(text: str) -> dict[int | None, list[DeviceProcess]]:
     return chips
 
 
-def _read_process_line(line: str) -> DeviceProcess:
-    found = _PROCESS_LINE.fullmatch(line)
-    if not found:
-        raise Damaged(f"a line is not known: {line.strip()[:120]}")
+def _read_process_lines(lines: Sequence[str]) -> tuple[DeviceProcess, int]:
+    """Return the process that begins with the first line, and how many lines it has."""
+    for count in range(1, len(lines) + 1):
+        found = _PROCESS_LINE.fullmatch("\n".join(lines[:count]))
+        if found:
+            break
+    else:
+        raise Damaged(f"a line is not known: {lines[0].strip()[:120]}")
     unit = BYTES.get(found[2])
     if unit is None:
-        raise Damaged(f"its unit of memory is not known: {line.strip()[:120]}")
-    return DeviceProcess(int(found[1]), int(found[3]) * unit)
+        raise Damaged(f"its unit of memory is not known: {lines[0].strip()[:120]}")
+    return DeviceProcess(int(found[1]), int(found[3]) * unit), count

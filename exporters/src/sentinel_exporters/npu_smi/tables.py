@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-_BORDER = re.compile(r"\+[-=+]*|\|=+\|")
+from .values import split_lines
+
+BORDER = re.compile(r"\+[-=+]*|\|=+\|")
 
 
 @dataclass
@@ -24,9 +26,9 @@ class Block:
 def split_blocks(text: str) -> Iterator[Block]:
     """Yield the blocks of rows; what is neither row nor border is a log line."""
     block = Block()
-    for line in text.splitlines():
+    for line in split_lines(text):
         stripped = line.strip()
-        if _BORDER.fullmatch(stripped):
+        if BORDER.fullmatch(stripped):
             if block.rows:
                 block.is_closed = True
                 yield block

@@ -23,6 +23,14 @@ class Damaged(Exception):
     """Something cannot be read; the message says what."""
 
 
+def split_lines(text: str) -> list[str]:
+    """Return the lines, which end with a line feed and nothing else; "" behind the last.
+
+    str.splitlines() would split at characters that users may put into a process's name.
+    """
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
 def split_unit(heading: str) -> tuple[str, str]:
     """Return name and unit of a heading: `HBM-Usage(MB)` is `hbm-usage` and `MB`."""
     found = _NAME_AND_UNIT.fullmatch(heading.strip())
