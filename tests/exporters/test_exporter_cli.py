@@ -146,6 +146,14 @@ def test_metrics_lists_every_family_with_type_unit_labels_and_help() -> None:
     assert power[2:] == ["gauge", "watts", "uuid,index,vendor", "Power that is drawn now."]
 
 
+@pytest.mark.parametrize("host", ["ä" * 70, "x" * 300])
+def test_a_host_that_cannot_be_one_is_an_error_with_a_reason(host: str) -> None:
+    done = run_exporter("serve", "--listen", f"{host}:0", "--collectors", "ssh")
+    assert done.returncode == 1
+    assert done.stderr.startswith("ERROR cannot listen address=")
+    assert "Traceback" not in done.stderr
+
+
 def test_the_version_is_told() -> None:
     assert run_exporter("--version").stdout == f"{__version__}\n"
 

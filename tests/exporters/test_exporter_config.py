@@ -188,13 +188,20 @@ def test_an_invalid_configuration_ends_every_command_with_status_2(tmp_path: Pat
         ("127.0.0.1:9641", ("127.0.0.1", 9641)),
         (":9641", ("", 9641)),
         ("[::]:0", ("::", 0)),
+        ("[127.0.0.1]:5", ("127.0.0.1", 5)),
     ],
 )
 def test_an_address_is_host_and_port(text: str, address: tuple[str, int]) -> None:
     assert split_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["9641", "a:b", "::1:80", "a:-1", "a:", "a:٣"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9641", "a:b", "::1:80", "a:-1", "a:", "a:٣",
+        "[::1", "::1]:5", "[::1]]:5", "[[::1]:5", "]:5", "[:5", "a[b]:5",
+    ],
+)  # fmt: skip
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"address"):
         split_address(text)

@@ -177,7 +177,9 @@ def split_address(listen: str) -> tuple[str, int]:
         raise ValueError("must be <address>:<port>")
     if int(port) > 65535:
         raise ValueError("the port must be 65535 at most")
-    bare = host.removeprefix("[").removesuffix("]")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if "[" in bare or "]" in bare:
+        raise ValueError("must be <address>:<port>")
     if ":" in bare and bare == host:
         raise ValueError("an IPv6 address is written in brackets: [::]:9641")
     return bare, int(port)

@@ -111,7 +111,10 @@ class Server(TCPServer):
         self.access = access
         self.connections = Connections(_MAX_WAITING, _PATIENCE_S)
         self._told_of_crowd = -math.inf
-        super().__init__((host, port), _Handler)
+        try:
+            super().__init__((host, port), _Handler)
+        except TypeError as error:  # no host name could be like that
+            raise OSError(str(error)) from None
         # A client is taken in when it has asked, or after a second of silence.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
 
