@@ -127,12 +127,28 @@ def test_a_problem_is_said_in_plain_words(
     assert str(refused.value) == problem
 
 
-def test_a_variable_that_is_not_json_is_named(
+def test_variables_that_are_not_json_are_named_with_all_other_problems(
+    tmp_path: Path, collectors: dict[str, Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL_EXPORTER_IPMI__TARGETS", "10.0.0.0/8")
+    monkeypatch.setenv("SENTINEL_EXPORTER_IPMI__MODULES", "default")
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, 'listen = "nowhere"\n[ipmi]\ntargets = ["bmc1"]\nspeed = 1', collectors)
+    must_be = "must be JSON, as all lists and tables in variables"
+    assert sorted(str(refused.value).splitlines()) == [
+        f"SENTINEL_EXPORTER_IPMI__MODULES: {must_be}",
+        f"SENTINEL_EXPORTER_IPMI__TARGETS: {must_be}",
+        "ipmi.speed: no such setting",
+        "listen: must be <address>:<port>",
+    ]
+
+
+def test_a_variable_in_json_is_a_list(
     collectors: dict[str, Collector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SENTINEL_EXPORTER_IPMI__TARGETS", "10.0.0.1")
-    with pytest.raises(ConfigError, match=r"^SENTINEL_EXPORTER_IPMI….* JSON"):
-        load_config(None, collectors)
+    monkeypatch.setenv("SENTINEL_EXPORTER_IPMI__TARGETS", '["10.0.0.0/8"]')
+    section = load_config(None, collectors).section(collectors["ipmi"]).model_dump()
+    assert section["targets"] == ("10.0.0.0/8",)
 
 
 @pytest.mark.parametrize("text", ["listen = ", "[npu", "\x00"])

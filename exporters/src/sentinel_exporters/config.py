@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
@@ -17,12 +16,14 @@ from pydantic import (
     create_model,
     field_validator,
 )
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -33,6 +34,22 @@ from .setting_errors import describe_setting_error
 
 ENV_PREFIX = "SENTINEL_EXPORTER_"
 _DELIMITER = "__"
+
+
+class _NotJson(str):
+    """What a variable says that should be JSON. As a text it is refused with all the rest."""
+
+
+class _Variables(EnvSettingsSource):
+    """The environment."""
+
+    # Any: the value, as the base class has it.
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            # The base class would report this one problem and none besides.
+            return _NotJson(value)
 
 
 class Config(BaseSettings):
@@ -102,12 +119,12 @@ class Config(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  fixed by the base class
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  fixed by the base class
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The command line over the environment over the file; nothing else."""
-        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        sources: list[PydanticBaseSettingsSource] = [init_settings, _Variables(settings_cls)]
         if cls.toml_path is not None:
             sources.append(TomlConfigSettingsSource(settings_cls, cls.toml_path))
         return tuple(sources)
@@ -155,19 +172,19 @@ def load_config(
     try:
         config: Config = source(**(options or {}))
     except ValidationError as error:
-        problems += (
-            describe_setting_error(one, whole="config", unknown="no such setting")
-            for one in error.errors()
-        )
-    except SettingsError as error:  # it has no other place for the field's name
-        field = re.search(r'field "(\w+)"', str(error))
-        where = ENV_PREFIX + (field[1].upper() if field else "")
-        problems.append(f"{where}…: must be JSON, as all lists and tables in variables")
+        problems += map(_describe, error.errors())
     except ValueError as error:  # not TOML
         problems.append(f"config file {path}: {error}")
     if problems:
         raise ConfigError("\n".join(problems))
     return config
+
+
+def _describe(error: ErrorDetails) -> str:
+    if isinstance(error["input"], _NotJson):
+        variable = ENV_PREFIX + _DELIMITER.join(map(str, error["loc"])).upper()
+        return f"{variable}: must be JSON, as all lists and tables in variables"
+    return describe_setting_error(error, whole="config", unknown="no such setting")
 
 
 def split_address(listen: str) -> tuple[str, int]:
