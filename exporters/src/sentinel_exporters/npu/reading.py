@@ -63,13 +63,25 @@ class Vnpu:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A process when the source told it: whose it was, and when it began.
+
+    `owner` None: not known. `started` is in clock ticks since the boot; None: it was not there.
+    """
+
+    owner: str | None
+    started: int | None
+
+
+@dataclass(frozen=True)
 class Details:
     """What is asked of a chip besides the table of all chips, and less often.
 
     `engines` are utilisations in percent by name: aicpu, ctrlcpu, vector, cube, overall and
     the parts of the image and video unit. `has_utilization` is False where the source says
     that it has none for this chip, as for one that is split into vNPUs. `power_watts` of a
-    card that has only one reading for two chips is that of the first.
+    card that has only one reading for two chips is that of the first. `seen` are the processes
+    by their number, as they were when they were told.
     """
 
     engines: Mapping[str, float] | None = None
@@ -92,6 +104,7 @@ class Details:
     network_received_bytes_per_s: float | None = None
     board: Board | None = None
     processes: tuple[DeviceProcess, ...] | None = None
+    seen: Mapping[int, Seen] | None = None
 
 
 def merge_details(parts: Iterable[Details]) -> Details:

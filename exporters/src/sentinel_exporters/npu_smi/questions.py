@@ -27,6 +27,7 @@ from .vnpu import read_templates, read_vnpus
 STATIC_S = 3600.0
 # In units of the setting `detail_interval_s`.
 _OFTEN, _SELDOM = 1.0, 5.0
+PROCESSES = "proc-mem"
 # What hccn_tool is asked, by the kind of question.
 NETWORK = {
     "net_health": ("-net_health", "-g"),
@@ -96,7 +97,7 @@ _Kind = tuple[str, float, Callable[[str], ByChip]]
 
 def _of_card(chips: Collection[Chip], counted_npus: Collection[int]) -> Iterator[_Kind]:
     if not {chip.npu_id for chip in chips} <= set(counted_npus):
-        yield "proc-mem", _OFTEN, read_process_memory
+        yield PROCESSES, _OFTEN, read_process_memory
     yield "usages", _OFTEN, read_usages
     yield "common", _OFTEN, read_common
     if any(chip.hbm for chip in chips):  # it has no other temperature to tell

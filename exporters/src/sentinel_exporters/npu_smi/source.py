@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..npu.reading import Details, Reading
-from ..owners import find_owners
+from ..npu.seen import find_same, look_at
+from ..owners import PROC, find_owners
 from .assemble import assemble
 from .command import is_installed, run_tool
+from .details import ByChip
 from .errors import NpuSmiError
 from .identity import name_chips
 from .info import Info, parse_info
 from .interview import Interview, Place
 from .mapping import parse_mapping, parse_physical_ids
-from .questions import NETWORK, STATIC_S, Question, list_questions
+from .questions import NETWORK, PROCESSES, STATIC_S, Question, list_questions
 
 # Shares of the time limit: until when cards are asked, and how long one answer may take.
 _ASKING = 0.9
@@ -42,18 +45,19 @@ class NpuSmi:
         hccn_tool: str = "",
         mapping_s: float = STATIC_S,
         dev: Path = DEV,
+        proc: Path = PROC,
     ) -> None:
         """`detail_interval_s` 0: only the table of all chips is read.
 
         `mapping_s`: how long the logic ids stand, which change with a new card or driver only.
-        `dev`: where the chips' files davinciN are.
+        `dev`: where the chips' files davinciN are; `proc`: where the processes are.
         """
         self._command = command
         self._timeout_s = timeout_s
         self._detail_interval_s = detail_interval_s
         self._hccn_tool = hccn_tool
         self._mapping_s = mapping_s
-        self._dev = dev
+        self._dev, self._proc = dev, proc
         self._versions: tuple[str, str] | None = None
         self._places: Mapping[Place, tuple[int | None, str | None]] = {}
         self._mapping: Mapping[Place, int] | None = None
@@ -84,13 +88,14 @@ class NpuSmi:
         }
         if with_details and self._detail_interval_s > 0:
             problems += self._read_details(info, started + _ASKING * self._timeout_s)
-        chips = assemble(info, named, self._details if with_details else {})
+        details = self._leave_out_ended() if with_details else {}
+        chips = assemble(info, named, details)
         return Reading(
             tool="npu-smi",
             tool_version=info.tool_version,
             driver_version=info.driver_version,
             chips=chips,
-            owners=find_owners(one.pid for chip in chips for one in chip.processes or ()),
+            owners=self._find_owners(info, details),
             has_logic_ids=self._mapped_at is not None
             and (self._mapping is None or set(self._physical_ids) <= set(self._mapping)),
             problems=tuple(problems),
@@ -137,7 +142,7 @@ class NpuSmi:
     def _read_details(self, info: Info, deadline: float) -> list[str]:
         """Ask what is due of single cards, and return what went wrong."""
         questions = [
-            question
+            self._look_at_processes(question)
             for question in list_questions(
                 info,
                 self._details,
@@ -150,6 +155,47 @@ class NpuSmi:
         self._details = self._interview.details(questions, info.chips)
         problems = self._interview.problems(questions)
         return [f"npu-smi {info.tool_version}: {problem}" for problem in problems]
+
+    def _look_at_processes(self, question: Question) -> Question:
+        """Return the question; an answer that tells processes says whose they are then.
+
+        It stands for a while, and a process's number may be another's by the next read.
+        """
+
+        def read(text: str) -> ByChip:
+            return {
+                chip_id: replace(
+                    told, seen=look_at((one.pid for one in told.processes or ()), self._proc)
+                )
+                for chip_id, told in question.read(text).items()
+            }
+
+        return replace(question, read=read) if question.kind == PROCESSES else question
+
+    def _leave_out_ended(self) -> dict[Place, Details]:
+        """Return the details without processes that are not those that were told."""
+        return {place: self._of_those_now(told) for place, told in self._details.items()}
+
+    def _of_those_now(self, told: Details) -> Details:
+        if told.processes is None or told.seen is None:
+            return told
+        same = find_same(told.seen, self._proc)
+        return replace(
+            told,
+            processes=tuple(one for one in told.processes if one.pid in same),
+            seen={pid: one for pid, one in told.seen.items() if pid in same},
+        )
+
+    def _find_owners(self, info: Info, details: Mapping[Place, Details]) -> dict[int, str]:
+        """Return the owners: those of now for the table, and of the answers those of then."""
+        owners = {
+            pid: one.owner
+            for told in details.values()
+            for pid, one in (told.seen or {}).items()
+            if one.owner is not None
+        }
+        now = (one.pid for one in info.processes if one.pid is not None)
+        return {**owners, **find_owners(now, self._proc)}
 
     def _run(self, *arguments: str, timeout_s: float) -> str:
         try:
