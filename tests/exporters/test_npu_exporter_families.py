@@ -151,7 +151,8 @@ def test_a_chip_without_processes_says_so_and_one_whose_are_not_told_says_nothin
 
 
 @pytest.mark.parametrize(
-    ("health", "status"), [("OK", 1), ("Warning", 0), ("Alarm", 0), ("UNKNOWN", -1), ("NA", -1)]
+    ("health", "status"),
+    [("OK", 1), ("Ok", 1), ("Warning", 0), ("Alarm", 0), ("UNKNOWN", -1), ("NA", -1)],
 )
 def test_the_health_is_one_zero_or_minus_one(health: str, status: float) -> None:
     assert value(of_910b(health=health), "npu_chip_info_health_status") == status

@@ -48,7 +48,15 @@ def test_a_chip_without_hbm_has_its_ddr_as_memory() -> None:
 
 @pytest.mark.parametrize(
     ("health", "values"),
-    [("OK", [1]), ("Warning", [0]), ("Alarm", [0]), ("UNKNOWN", []), ("NA", [])],
+    [
+        ("OK", [1]),
+        ("Ok", [1]),
+        ("ok", [1]),
+        ("Warning", [0]),
+        ("Alarm", [0]),
+        ("UNKNOWN", []),
+        ("NA", []),
+    ],
 )
 def test_only_a_health_that_is_known_is_told(health: str, values: list[float]) -> None:
     found = list(scrape(Table([Row("0", "0", health=health)])).samples)

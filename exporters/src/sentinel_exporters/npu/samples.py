@@ -81,7 +81,7 @@ def _of_table(identity: Identity, chip: Chip) -> Iterator[Sample]:
     yield from identity.sample(family.TEMPERATURE, chip.temperature_celsius)
     yield from identity.sample(family.POWER, chip.power_watts)
     if chip.health.upper() not in _NO_HEALTH:
-        yield from identity.sample(family.HEALTHY, float(chip.health == "OK"))
+        yield from identity.sample(family.HEALTHY, float(chip.health.upper() == "OK"))
         yield from identity.sample(family.HEALTH_INFO, 1, chip.health)
 
 

@@ -108,7 +108,7 @@ def _of_card(chips: Collection[Chip], counted_npus: Collection[int]) -> Iterator
 
 def _of_chip(chip: Chip, interval_s: float, has_network_tool: bool) -> Iterator[_Kind]:
     # A chip that is well has no fault to tell; this saves a process for each.
-    if chip.health != "OK":
+    if chip.health.upper() != "OK":
         yield "health", _OFTEN * interval_s, read_health
     if has_network_tool:
         yield "net_health", _OFTEN * interval_s, read_network
