@@ -81,6 +81,7 @@ def test_a_file_that_is_being_rewritten_lets_in_nobody_else(
         for written in ("", "basic_auth_users: {al", "http_server_config: {}\n"):
             site.file.write_text(written)
             assert ask(port, None)[0] == 401
+            site.file.touch()
             assert ask(port, None, basic("alice:secret"))[0] == 200
         assert "web configuration" not in caplog.text
         let_settle(site)
