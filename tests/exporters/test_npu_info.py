@@ -141,16 +141,6 @@ def test_unknown_columns_in_the_header_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
-        ({"power": "95..2"}, "'95..2' is not a reading"),
-        ({"power": "-1"}, "'-1' is not a reading"),
-        ({"aicore": "101"}, "'101' is not a reading"),
-        ({"aicore": "٣"}, "'٣' is not a reading"),
-        ({"temp": "41C"}, "'41C' is not a reading"),
-        ({"temp": "41 7"}, "4 values under 3 columns"),
-        ({"temp": ""}, "2 values under 3 columns"),
-        ({"hbm": "65537 / 65536"}, "more than there is"),
-        ({"hbm": "12"}, "'12' is not a usage"),
-        ({"hbm": "1 / 2 / 3"}, "values under 3 columns"),
         ({"bus": "0000:C1:00"}, "not a bus id"),
         ({"bus": ""}, "no bus-id"),
         ({"health": ""}, "no health"),
@@ -159,7 +149,7 @@ def test_unknown_columns_in_the_header_are_passed_over() -> None:
         ({"health": "O|K"}, "not two whole rows"),
     ],
 )
-def test_a_chip_with_a_damaged_cell_is_left_out_and_named_with_the_tools_version(
+def test_a_chip_that_cannot_be_told_is_left_out_and_named_with_the_tools_version(
     cells: dict[str, str], reason: str
 ) -> None:
     bad = replace(Row("0", "0"), **cells)
@@ -173,11 +163,51 @@ def test_a_chip_with_a_damaged_cell_is_left_out_and_named_with_the_tools_version
 
 
 @pytest.mark.parametrize(
+    ("cells", "lost", "reason"),
+    [
+        ({"power": "95..2"}, "power", "power: '95..2' is not a reading"),
+        ({"power": "-0.1"}, "power", "power: '-0.1' is not a reading"),
+        ({"power": "N.A"}, "power", "power: 'N.A' is not a reading"),
+        ({"power": "null"}, "power", "power: 'null' is not a reading"),
+        ({"aicore": "101"}, "aicore", "aicore: '101' is not a reading"),
+        ({"aicore": "٣"}, "aicore", "aicore: '٣' is not a reading"),
+        ({"temp": "41C"}, "temp", "temp: '41C' is not a reading"),
+        ({"hugepages": "5 / 4"}, "hugepages", "hugepages-usage: '5 / 4' uses more than"),
+        ({"ddr": "3 / 0"}, "ddr", "memory-usage: '3 / 0' uses more than there is"),
+        ({"hbm": "65537 / 65536"}, "hbm", "hbm-usage: '65537 / 65536' uses more than there"),
+        ({"hbm": "12"}, "hbm", "hbm-usage: '12' is not a usage"),
+        # A cell of which it is not known what is what.
+        ({"temp": "41 7"}, "power temp hugepages", "temp, hugepages-usage: 4 values under 3"),
+        ({"temp": ""}, "power temp hugepages", "power, temp, hugepages-usage: 2 values under"),
+        ({"hbm": "1 / 2 / 3"}, "aicore ddr hbm", "hbm-usage: 5 values under 3 columns"),
+    ],
+)
+def test_a_damaged_reading_costs_that_alone_and_is_named(
+    cells: dict[str, str], lost: str, reason: str
+) -> None:
+    whole = Row("0", "0", hugepages="1 / 4", ddr="2 / 8", hbm="3 / 9")
+    info = parse_info(Table([replace(whole, **cells)]).text())
+    (expected,) = Table([whole]).chips()
+    fields = {
+        "power": "power_watts", "temp": "temperature_celsius", "aicore": "aicore_percent",
+        "ddr": "ddr", "hbm": "hbm", "hugepages": "hugepages",
+    }  # fmt: skip
+    (chip,) = info.chips
+    gone = dict.fromkeys(fields[name] for name in lost.split())
+    assert vars(chip) == {**vars(expected), **gone, "damaged": chip.damaged}
+    assert len(chip.damaged) == len(gone)
+    (problem,) = info.problems
+    assert problem.startswith("npu-smi 24.1.rc2: chip 0 [")
+    assert reason in problem
+
+
+@pytest.mark.parametrize(
     ("old", "new"), [("Power(W)", "Power(kW)"), ("HBM-Usage(MB)", "HBM-Usage(TB)")]
 )
 def test_a_unit_that_is_not_known_is_not_guessed(old: str, new: str) -> None:
     info = parse_info(TWO.text().replace(old, new))
-    assert info.chips == ()
+    assert [None in (chip.power_watts, chip.hbm) for chip in info.chips] == [True, True]
+    assert len(info.problems) == 2
     assert all("unit" in problem for problem in info.problems)
 
 

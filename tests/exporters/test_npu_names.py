@@ -127,7 +127,7 @@ def test_a_logic_id_stands_for_the_physical_one_up_to_a_gap_in_the_nodes(
 
 def test_a_damaged_chip_keeps_its_place_in_the_order() -> None:
     rows = list(FOUR.rows)
-    rows[1] = replace(rows[1], power="?")
+    rows[1] = replace(rows[1], health="")
     assert [logic for logic, _ in named(replace(FOUR, rows=rows), None)] == [0, 2, 3]
 
 
@@ -162,7 +162,7 @@ def test_chips_that_share_a_bus_id_have_the_chip_in_the_uuid() -> None:
 
 
 def test_a_damaged_chip_does_not_change_the_uuid_of_its_neighbour() -> None:
-    rows = [Row("4", "0"), Row("4", "1", power="?"), Row("5", "0", bus="0000:C2:00.0")]
+    rows = [Row("4", "0"), Row("4", "1", health=""), Row("5", "0", bus="0000:C2:00.0")]
     uuids = [uuid for _, uuid in named(Table(rows), {(4, 0): 0, (4, 1): 1, (5, 0): 2})]
     assert uuids == ["npu-0000:C1:00.0-0", "npu-0000:C2:00.0"]
 

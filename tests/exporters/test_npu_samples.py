@@ -10,6 +10,7 @@ import pytest
 
 from sentinel_exporters.accelerator import DeviceProcess, Identity, process_samples
 from sentinel_exporters.collectors.npu import parse
+from sentinel_exporters.npu.reading import Details
 from sentinel_exporters.npu_smi.info import parse_info
 from tests.exporters.npu_series import TWO_CARDS, make_reading, scrape, series
 from tests.exporters.npu_tables import Row, Table, none_running
@@ -144,6 +145,33 @@ def test_an_owners_memory_is_only_told_when_all_of_it_is_known(order: list[int |
 
 
 def test_damage_is_told_and_the_other_chips_are_too() -> None:
-    result = scrape(Table([replace(Row("0", "0"), power="9 5"), Row("1", "0")]))
+    result = scrape(Table([replace(Row("0", "0"), health=""), Row("1", "0")]))
     assert len(series(list(result.samples), "accelerator_info")) == 1
     assert len(result.problems) == 1
+
+
+def test_a_damaged_reading_has_no_sample_and_the_chips_others_have() -> None:
+    row = Row("0", "0", power="-0.1", temp="41", aicore="101")
+    result = scrape(Table([row]))
+    found = {sample.metric.name: sample.value for sample in result.samples}
+    assert not {"accelerator_power_watts", "accelerator_utilization_ratio"} & set(found)
+    assert found["accelerator_temperature_celsius"] == 41
+    assert found["accelerator_memory_used_bytes"] == 3412 * MIB
+    assert len(result.problems) == 2
+
+
+def test_ddr_does_not_stand_for_an_hbm_whose_reading_is_damaged() -> None:
+    reading = make_reading(
+        parse_info(Table([Row("0", "0", ddr="1848 / 15137", hbm="9 / 8")]).text())
+    )
+    assert series(parse(reading).samples, "accelerator_memory_total_bytes") == {}
+    (chip,) = reading.chips
+    assert chip.ddr is not None
+
+
+def test_a_cards_power_is_not_told_twice_where_the_tables_is_damaged() -> None:
+    text = (FIXTURES / "info-910c-26.0.txt").read_text().replace("171.5", "-0.10")
+    info = parse_info(text)
+    told = {(one.npu_id, one.chip_id): Details(power_watts=171.5) for one in info.chips}
+    chips = make_reading(info, details=told).chips
+    assert [chip.power_watts for chip in chips] == [None, None, 168.2, None]

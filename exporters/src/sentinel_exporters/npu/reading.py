@@ -127,7 +127,8 @@ class Chip:
     `logic_id` is the driver's count of the chips. `physical_id` is the N of /dev/davinciN (by
     Huawei's pages on Ascend Docker Runtime), and what hccn_tool and Huawei's exporter go by;
     None where it is not known.
-    `processes` None: it is not known whether there are any.
+    `processes` None: it is not known whether there are any. `has_damaged_hbm`: the chip has
+    one, and what the source says of it cannot be.
     """
 
     uuid: str
@@ -146,6 +147,7 @@ class Chip:
     hugepages: Usage | None = None  # pages
     processes: tuple[DeviceProcess, ...] | None = None
     details: Details = field(default_factory=Details)
+    has_damaged_hbm: bool = False
 
     @property
     def model(self) -> str:
@@ -155,7 +157,7 @@ class Chip:
     @property
     def memory(self) -> Usage | None:
         """The memory that programs compute in: HBM where the chip has it, else DDR."""
-        return self.hbm or self.ddr
+        return None if self.has_damaged_hbm else self.hbm or self.ddr
 
 
 @dataclass(frozen=True)

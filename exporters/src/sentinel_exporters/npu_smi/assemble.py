@@ -43,6 +43,7 @@ def _assemble(named: NamedChip, info: Info, details: Details) -> reading.Chip:
         ddr=chip.ddr,
         hbm=chip.hbm,
         hugepages=chip.hugepages,
+        has_damaged_hbm="hbm-usage" in chip.damaged,
         processes=details.processes if processes is None else processes,
         details=details,
     )
@@ -50,7 +51,10 @@ def _assemble(named: NamedChip, info: Info, details: Details) -> reading.Chip:
 
 def _shows_power(npu_id: int, info: Info) -> bool:
     """Whether the table has the card's power, which is then that of both of its chips."""
-    return any(one.npu_id == npu_id and one.power_watts is not None for one in info.chips)
+    return any(
+        one.npu_id == npu_id and (one.power_watts is not None or "power" in one.damaged)
+        for one in info.chips
+    )
 
 
 def _find_processes(chip: Chip, info: Info) -> tuple[DeviceProcess, ...] | None:

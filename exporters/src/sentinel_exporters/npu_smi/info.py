@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..npu.reading import Usage
 from .errors import NpuSmiError, explain
@@ -37,6 +38,7 @@ _VALUE = re.compile(r"[^\s/]+\s*/\s*[^\s/]+|[^\s/]+|/")
 # In the cell of the readings each name has its unit, and may be two words: `NPU Util(%)`.
 _MEASURED = re.compile(r"[^\s()][^()]*\([^()]*\)")
 _PAGES = {"page": 1}
+_Told = TypeVar("_Told")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Chip:
     ddr: Usage | None = None  # bytes
     hbm: Usage | None = None  # bytes
     hugepages: Usage | None = None  # pages
+    damaged: frozenset[str] = frozenset()  # columns that have a reading that cannot be
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Info:
 def parse_info(text: str) -> Info:
     """Return what the output of `npu-smi info` says.
 
-    A damaged chip is left out and named in `problems`, with the tool's version; so are the
+    A chip whose place, name or health is damaged is left out and named in `problems`, with the
+    tool's version; of one with a damaged reading only that is left out. So are the
     processes of a card of which a row of the process table is not known. Raises NpuSmiError
     when there is no chip table.
     """
@@ -140,10 +144,11 @@ def _read_chips(header: Block, blocks: Sequence[Block]) -> tuple[tuple[Chip, ...
     shown = Counter(cell for block in blocks for row in block.rows for cell in row)
     for position, block in enumerate(blocks):
         try:
-            chip = _read_chip(position, block, columns, shown)
+            chip, damage = _read_chip(position, block, columns, shown)
             if (chip.npu_id, chip.chip_id) in chips:
                 raise Damaged("this card and chip are there already")
             chips[chip.npu_id, chip.chip_id] = chip
+            problems += [f"chip {position} [{block}]: {problem}" for problem in damage]
         except Damaged as error:
             problems.append(f"chip {position} [{block}]: {error}")
     if not blocks:
@@ -155,19 +160,27 @@ def _read_chips(header: Block, blocks: Sequence[Block]) -> tuple[tuple[Chip, ...
 
 def _read_values(
     block: Block, columns: Sequence[Sequence[tuple[str, str]]]
-) -> dict[str, tuple[str, str]]:
-    """Return {name of the column: (word, unit)}."""
+) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
+    """Return {name of the column: (word, unit)}, and {name: why it has no word}.
+
+    The latter are readings, which have units: a cell that says which chip it is raises Damaged.
+    """
     cells = [cell for row in block.rows for cell in row]
     if block.is_torn or len(block.rows) != 2 or len(cells) != len(columns):
         raise Damaged("not two whole rows with the header's cells")
     values: dict[str, tuple[str, str]] = {}
+    torn: dict[str, str] = {}
     for names, cell in zip(columns, cells, strict=True):
         words = _VALUE.findall(cell) if len(names) != 1 else [cell]
         if len(words) != len(names):
-            raise Damaged(f"{len(words)} values under {len(names)} columns: {cell!r}")
+            problem = f"{len(words)} values under {len(names)} columns: {cell!r}"
+            if not all(unit for _, unit in names):
+                raise Damaged(problem)
+            torn.update((name, problem) for name, _ in names)
+            continue
         for (name, unit), word in zip(names, words, strict=True):
             values[name] = (word, unit)
-    return values
+    return values, torn
 
 
 def _read_chip(
@@ -175,15 +188,28 @@ def _read_chip(
     block: Block,
     columns: Sequence[Sequence[tuple[str, str]]],
     shown: Mapping[str, int],
-) -> Chip:
-    values = _read_values(block, columns)
+) -> tuple[Chip, list[str]]:
+    """Return the chip, and which of its readings are damaged."""
+    values, torn = _read_values(block, columns)
     for needed in ("npu", "name", "health", "bus-id"):
         if not values.get(needed, ("", ""))[0]:
             raise Damaged(f"no {needed}")
     npu_id = read_whole(values["npu"][0])
     chip_id, device_id = _read_place(npu_id, values)
     bus_id = read_bus_id(values["bus-id"][0])
-    return Chip(
+    damaged: dict[str, str] = {}
+
+    def tell(name: str, read: Callable[[tuple[str, str] | None], _Told]) -> _Told | None:
+        try:
+            if name in torn:
+                raise Damaged(torn[name])
+            return read(values.get(name))
+        except Damaged as error:
+            damaged[name] = str(error)
+            return None
+
+    used = "aicore" if "aicore" in values or "aicore" in torn else "npu util"
+    chip = Chip(
         position=position,
         npu_id=npu_id,
         chip_id=chip_id,
@@ -193,15 +219,18 @@ def _read_chip(
         bus_id=bus_id,
         has_device_column=device_id is not None or not {"phy-id", "device"}.isdisjoint(values),
         is_bus_shared=bus_id is not None and shown[bus_id] > 1,
-        power_watts=read_decimal(values.get("power"), "W"),
-        temperature_celsius=read_decimal(values.get("temp"), "C", least=-273),
-        aicore_percent=read_decimal(
-            values.get("aicore") or values.get("npu util"), "%", most=100
-        ),
-        ddr=read_usage(values.get("memory-usage"), BYTES),
-        hbm=read_usage(values.get("hbm-usage"), BYTES),
-        hugepages=read_usage(values.get("hugepages-usage"), _PAGES),
+        power_watts=tell("power", lambda value: read_decimal(value, "W")),
+        temperature_celsius=tell("temp", lambda value: read_decimal(value, "C", least=-273)),
+        aicore_percent=tell(used, lambda value: read_decimal(value, "%", most=100)),
+        ddr=tell("memory-usage", lambda value: read_usage(value, BYTES)),
+        hbm=tell("hbm-usage", lambda value: read_usage(value, BYTES)),
+        hugepages=tell("hugepages-usage", lambda value: read_usage(value, _PAGES)),
+        damaged=frozenset(damaged),  # the readings above have been taken
     )
+    names: dict[str, list[str]] = {}
+    for name, problem in damaged.items():
+        names.setdefault(problem, []).append(name)
+    return chip, [f"{', '.join(of)}: {problem}" for problem, of in names.items()]
 
 
 def _read_place(npu_id: int, values: Mapping[str, tuple[str, str]]) -> tuple[int, int | None]:

@@ -100,7 +100,9 @@ def _of_card(chips: Collection[Chip], counted_npus: Collection[int]) -> Iterator
         yield PROCESSES, _OFTEN, read_process_memory
     yield "usages", _OFTEN, read_usages
     yield "common", _OFTEN, read_common
-    if any(chip.hbm for chip in chips):  # it has no other temperature to tell
+    if any(
+        chip.hbm or "hbm-usage" in chip.damaged for chip in chips
+    ):  # it has no other temperature to tell
         yield "memory", _OFTEN, read_memory
     yield "ecc", _SELDOM, read_ecc
     yield "volt", _SELDOM, read_voltage
