@@ -84,32 +84,32 @@ def test_who_changes_processes_while_the_last_look_is_taken_is_looked_at_standin
     assert frozen == [UID] * is_frozen
 
 
-# In a namespace of its own, where it says which pid comes next. The names hold what separates
-# the fields in /proc.
-AGES = """
-import ctypes, os, sys, time
+# In a namespace of its own, where it says which pid comes next: each process starts the next.
+CHAIN = """
+import os, sys, time
 from pathlib import Path
 from sentinel_agent.cards.revoke import _open_all
-pids = []
-for last in (20000, 400, 30000):
+uid = int(sys.argv[1])
+ready, begun = os.pipe()
+def start(last, *more):
     Path("/proc/sys/kernel/ns_last_pid").write_text(str(last))
-    pid = os.fork()
-    if pid == 0:
-        os.setresuid(*3 * [int(sys.argv[1])])
-        ctypes.CDLL(None).prctl(15, b") R (1 2")  # PR_SET_NAME
+    if os.fork() == 0:
+        if more:
+            start(*more)
+        os.setresuid(uid, uid, uid)
+        os.write(begun, b".")
         time.sleep(600)
-    pids.append(pid)
-    # More than a clock tick.
-    time.sleep(0.1)
-assert pids == [20001, 401, 30001], pids
-stopped, running = _open_all(int(sys.argv[1]))
+start(20000, 400, 30000)
+for _ in range(3):
+    os.read(ready, 1)
+stopped, running = _open_all(uid)
 print(*(pid for pid, _ in running))
 """
 
 
-def test_the_oldest_is_stopped_first_whatever_its_pid() -> None:
+def test_who_has_started_others_is_stopped_before_them_whatever_the_pids() -> None:
     namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    argv = [*namespace, sys.executable, "-c", AGES, str(UID + 9)]
+    argv = [*namespace, sys.executable, "-c", CHAIN, str(UID + 9)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("20001 401 30001\n", "")
 

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from ..sessions.apply import signal_all
@@ -140,18 +140,18 @@ def _stop_one_by_one(running: Sequence[tuple[int, int]]) -> None:
 def _open_all(uid: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Return pids and pidfds of the user's processes that are stopped, and of the others.
 
-    The oldest are first: those that started others. Ended ones are not among them.
+    Those that started others are before them. Ended ones are not among them.
     """
-    found: list[tuple[int, int, bytes]] = []
+    states: dict[int, bytes] = {}
+    parents: dict[int, int] = {}
     for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):  # noqa: PTH208  names only
-        state, owner = _state(pid)
+        state, owner, parent = _state(pid)
         if owner == uid and state in (b"T", *RUNNING):
-            found.append((_started(pid), pid, state))
+            states[pid], parents[pid] = state, parent
     stopped: list[tuple[int, int]] = []
     running: list[tuple[int, int]] = []
-    # A pid alone says nothing of the age: after the last one they begin anew.
-    for _, pid, state in sorted(found):
-        kept = stopped if state == b"T" else running
+    for pid in _parents_first(parents):
+        kept = stopped if states[pid] == b"T" else running
         # Who has started so many, or stopped so many, hears of it.
         if len(kept) == BATCH:
             continue
@@ -166,29 +166,33 @@ def _open_all(uid: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     return stopped, running
 
 
-def _state(pid: int) -> tuple[bytes, int]:
-    """Return the letter of the process' state and its real uid; b"" and -1 when it is gone.
+def _parents_first(parents: Mapping[int, int]) -> list[int]:
+    """Return these processes, given with their parents, each parent before its children.
 
-    Format: proc_pid_status(5).
+    The pids do not say it: after the greatest the kernel begins anew. When they were started
+    says it too, but /proc tells that of no process that hangs.
+    """
+    children: dict[int, list[int]] = {}
+    for pid in sorted(parents):
+        children.setdefault(parents[pid], []).append(pid)
+    order = [pid for pid in sorted(parents) if parents[pid] not in parents]
+    for pid in order:
+        order += children.get(pid, ())
+    return order
+
+
+def _state(pid: int) -> tuple[bytes, int, int]:
+    """Return the letter of the process' state, its real uid and its parent's pid.
+
+    b"", -1 and -1 when it is gone. Format: proc_pid_status(5).
     """
     try:
         with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123  for each process
             text = file.read()
     except OSError:
-        return b"", -1
+        return b"", -1, -1
     state = text.partition(b"\nState:\t")[2][:1]
-    return state, int(text.partition(b"\nUid:\t")[2].split(None, 1)[0])
-
-
-def _started(pid: int) -> int:
-    """Return when the process was started, in clock ticks since boot; 0 when it is gone.
-
-    Format: proc_pid_stat(5), field 22. The second is the name, in parentheses, with whatever
-    the process has put into it.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  for each process
-            text = file.read()
-    except OSError:
-        return 0
-    return int(text.rpartition(b")")[2].split()[19])
+    uid, parent = (
+        int(text.partition(key)[2].split(None, 1)[0]) for key in (b"\nUid:\t", b"\nPPid:\t")
+    )
+    return state, uid, parent
