@@ -133,6 +133,14 @@ def test_a_process_has_its_memory_in_mb_where_that_is_told() -> None:
     assert (labels(process)["process_id"], labels(process)["container_id"]) == ("812", "")
 
 
+def test_a_process_that_is_told_twice_has_one_series_with_all_of_its_memory() -> None:
+    rows = [["0     0", "17", "python", memory] for memory in ("100", "200")]
+    reading = make_reading(parse_info(Table([Row("0", "0")], rows).text()))
+    (process,) = samples(reading, "npu_chip_info_process_info")
+    assert (process.value, labels(process)["process_id"]) == (300, "17")
+    assert value(reading, "npu_chip_info_process_info_num") == 1
+
+
 def test_a_process_whose_number_is_not_told_counts_and_has_no_series() -> None:
     table = Table([Row("0", "0")], [["0     0", "NA", "python", "37670"]])
     reading = make_reading(parse_info(table.text()))

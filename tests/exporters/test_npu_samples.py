@@ -99,6 +99,26 @@ def test_processes_are_summed_by_owner() -> None:
     }
 
 
+def test_a_process_that_is_told_twice_counts_once_with_all_of_its_memory() -> None:
+    rows = [["5     0", pid, "python", memory] for pid, memory in (
+        ("11", "100"), ("12", "5"), ("11", "200"), ("13", "7"), ("13", "NA"),
+        ("NA", "1"), ("NA", "2"),
+    )]  # fmt: skip
+    table = replace(TWO_CARDS, processes=rows)
+    found = list(scrape(table, pid11="alice", pid12="alice", pid13="bob").samples)
+    card5 = ("npu-0000:02:00.0", "1")
+    assert series(found, "accelerator_processes") == {card5: 5}
+    assert series(found, "accelerator_user_processes") == {
+        (*card5, "alice"): 2,
+        (*card5, "bob"): 1,
+        (*card5, ""): 2,
+    }
+    assert series(found, "accelerator_process_memory_bytes") == {
+        (*card5, "alice"): 305 * MIB,
+        (*card5, ""): 3 * MIB,
+    }
+
+
 def test_a_card_that_the_process_table_does_not_speak_of_is_not_called_idle() -> None:
     found = list(scrape(replace(TWO_CARDS, processes=[none_running("0")])).samples)
     card0, card5 = ("npu-0000:C1:00.0", "0"), ("npu-0000:02:00.0", "1")

@@ -180,11 +180,10 @@ def _of_processes(chip: Chip, labels: tuple[str, ...]) -> Iterator[Sample]:
         return
     if not chip.processes:
         yield PROCESS.sample(0, *labels, "", "")
-    # A process whose number is not told, and one that the tool lists twice, have no series.
-    told = {one.pid: one.memory_bytes for one in chip.processes if one.pid}
-    for pid, memory_bytes in told.items():
-        if memory_bytes is not None:
-            yield PROCESS.sample(memory_bytes // _MEBIBYTE, *labels, str(pid), "")
+    for one in chip.processes:
+        # One whose number is not told has no series.
+        if one.pid and one.memory_bytes is not None:
+            yield PROCESS.sample(one.memory_bytes // _MEBIBYTE, *labels, str(one.pid), "")
 
 
 NPU_EXPORTER = Compat(

@@ -127,8 +127,8 @@ class Chip:
     `logic_id` is the driver's count of the chips. `physical_id` is the N of /dev/davinciN (by
     Huawei's pages on Ascend Docker Runtime), and what hccn_tool and Huawei's exporter go by;
     None where it is not known.
-    `processes` None: it is not known whether there are any. `has_damaged_hbm`: the chip has
-    one, and what the source says of it cannot be.
+    `processes` None: it is not known whether there are any; each number is in it once.
+    `has_damaged_hbm`: the chip has one, and what the source says of it cannot be.
     """
 
     uuid: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..accelerator import DeviceProcess
 from ..npu import reading
@@ -24,6 +24,8 @@ def assemble(
 def _assemble(named: NamedChip, info: Info, details: Details) -> reading.Chip:
     chip = named.chip
     processes = _find_processes(chip, info)
+    if processes is None:
+        processes = details.processes
     power_watts = chip.power_watts
     if power_watts is None and not _shows_power(chip.npu_id, info):
         power_watts = details.power_watts
@@ -44,9 +46,29 @@ def _assemble(named: NamedChip, info: Info, details: Details) -> reading.Chip:
         hbm=chip.hbm,
         hugepages=chip.hugepages,
         has_damaged_hbm="hbm-usage" in chip.damaged,
-        processes=details.processes if processes is None else processes,
+        processes=None if processes is None else _join(processes),
         details=details,
     )
+
+
+def _join(processes: Iterable[DeviceProcess]) -> tuple[DeviceProcess, ...]:
+    """Return each process once, of which the tool may have several rows for a chip.
+
+    Its memory is the sum, and not known where that of one row is not. Those without a number
+    cannot be told apart, and stay.
+    """
+    joined: dict[int, DeviceProcess] = {}
+    nameless: list[DeviceProcess] = []
+    for one in processes:
+        if one.pid == NO_PID:
+            nameless.append(one)
+            continue
+        before = joined.get(one.pid, DeviceProcess(one.pid, 0)).memory_bytes
+        memory_bytes = None
+        if before is not None and one.memory_bytes is not None:
+            memory_bytes = before + one.memory_bytes
+        joined[one.pid] = DeviceProcess(one.pid, memory_bytes)
+    return (*joined.values(), *nameless)
 
 
 def _shows_power(npu_id: int, info: Info) -> bool:
