@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sentinel_exporters.npu_smi.errors import NpuSmiError
-from sentinel_exporters.npu_smi.identity import name_chips
+from sentinel_exporters.npu_smi.identity import find_shared, name_chips
 from sentinel_exporters.npu_smi.info import parse_info
 from sentinel_exporters.npu_smi.mapping import parse_mapping, parse_physical_ids
 from tests.exporters.npu_series import Places, scrape, series
@@ -165,6 +165,46 @@ def test_a_damaged_chip_does_not_change_the_uuid_of_its_neighbour() -> None:
     rows = [Row("4", "0"), Row("4", "1", health=""), Row("5", "0", bus="0000:C2:00.0")]
     uuids = [uuid for _, uuid in named(Table(rows), {(4, 0): 0, (4, 1): 1, (5, 0): 2})]
     assert uuids == ["npu-0000:C1:00.0-0", "npu-0000:C2:00.0"]
+
+
+DUO = Table(
+    [
+        Row("6", "0", name="310P3", bus="0000:3B:00.0"),
+        Row("6", "1", name="310P3", bus="0000:3B:00.0"),
+        Row("8", "0", name="310P3", bus="0000:86:00.0"),
+    ]
+)
+DUO_PLACES = {(6, 0): 0, (6, 1): 1, (8, 0): 2}
+
+
+def test_a_chip_whose_neighbour_is_not_shown_keeps_its_uuid_by_the_mapping() -> None:
+    whole = named(DUO, DUO_PLACES)
+    assert [uuid for _, uuid in whole] == [
+        "npu-0000:3B:00.0-0", "npu-0000:3B:00.0-1", "npu-0000:86:00.0",
+    ]  # fmt: skip
+    for gone in (0, 1):
+        rows = [row for at, row in enumerate(DUO.rows) if at != gone]
+        left = [pair for at, pair in enumerate(whole) if at != gone]
+        assert named(replace(DUO, rows=rows), DUO_PLACES) == left
+
+
+@pytest.mark.parametrize("name", ["310P3", "Ascend910"])
+def test_chips_with_bus_ids_of_their_own_never_have_the_chip_in_the_uuid(name: str) -> None:
+    rows = [
+        Row("6", "0", name=name, bus="0000:3B:00.0"),
+        Row("6", "1", name=name, bus="0000:3C:00.0"),
+    ]
+    places = {(6, 0): 0, (6, 1): 1}
+    whole = Table(rows).chips()
+    known = find_shared(whole, places, {})
+    for chips in (whole, whole[:1], whole[1:]):
+        found, _ = name_chips(chips, places, shared=find_shared(chips, places, known))
+        assert [one.uuid for one in found] == [f"npu-{chip.bus_id}" for chip in chips]
+
+
+def test_a_910c_chip_alone_on_its_card_does_not_share() -> None:
+    table = Table([Row("6", "0", name="Ascend910", bus="0000:3B:00.0")])
+    assert named(table, {(6, 0): 0, (6, 1): 1}) == [(0, "npu-0000:3B:00.0")]
 
 
 def test_without_a_bus_id_the_uuid_is_the_logic_id() -> None:

@@ -241,6 +241,24 @@ def test_a_310p_has_its_cards_power_at_its_first_chip(machine: Machine) -> None:
     assert not [line for line in machine.asked() if line.startswith("memory")]
 
 
+def test_a_310ps_chip_keeps_its_uuid_while_its_neighbour_is_gone_from_all_lists(
+    machine: Machine,
+) -> None:
+    def show(chips: int, driver: str) -> None:
+        rows = [Row("6", str(chip), name="310P3", bus="0000:3B:00.0") for chip in range(chips)]
+        machine.show("info", Table(rows, driver=driver).text())
+        machine.show("mapping", mapping([(6, chip, chip) for chip in range(chips)]))
+
+    source = machine.source()
+    for chips, driver in ((2, "1"), (1, "1"), (1, "2"), (2, "2")):
+        show(chips, driver)
+        uuids = [one.uuid for one in read(source).chips]
+        assert uuids == ["npu-0000:3B:00.0-0", "npu-0000:3B:00.0-1"][:chips]
+    # Who has never seen the other takes it for a card with one chip.
+    show(1, "2")
+    assert [one.uuid for one in read(machine.source()).chips] == ["npu-0000:3B:00.0"]
+
+
 def test_the_network_is_asked_by_the_physical_id(machine: Machine) -> None:
     rows = [
         Row("0", "0", device="2", bus="0000:00:00.0"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from .info import Chip
 
 Place = tuple[int, int]  # NPU ID, Chip ID
+Card = tuple[int, str, str]  # NPU ID, name and bus id
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ def name_chips(
     *,
     physical_ids: Mapping[Place, int] | None = None,
     nodes: Collection[int] = (),
+    shared: Mapping[Card, bool] | None = None,
 ) -> tuple[list[NamedChip], list[str]]:
     """Return the chips with their names, and what does not fit together.
 
     `mapping` is that of `npu-smi info -m`. Without one, the ids are those of the column Device
     or Phy-ID, and without that column the order of the table. `physical_ids` are those of
     `-m`; None: it has no such column. `nodes` are the N of /dev/davinciN; () where there are
-    none to compare with.
+    none to compare with. `shared` is that of find_shared(); None: nothing is known from before.
     """
     problems: list[str] = []
     logic_ids: list[int | None] = [chip.device_id for chip in chips]
@@ -65,8 +67,40 @@ def name_chips(
             for chip, number in zip(chips, chosen, strict=True)
             if number is None
         ]
-    parts = (chips, numbers, chosen, _choose_uuids(chips, numbers))
+    if shared is None:
+        shared = find_shared(chips, mapping, {})
+    uuids = _choose_uuids(chips, numbers, shared)
+    parts = (chips, numbers, chosen, uuids)
     return [NamedChip(*of_one) for of_one in zip(*parts, strict=True)], problems
+
+
+def find_shared(
+    chips: Sequence[Chip], mapping: Mapping[Place, int] | None, known: Mapping[Card, bool]
+) -> dict[Card, bool]:
+    """Return of the cards with chips in the table whether all their chips have its bus id.
+
+    A chip whose neighbour is not shown keeps its uuid. Where none was seen before (`known`),
+    the chips of a 310P share one if `-m` lists two of them. Cards that have one chip, as far as
+    can be told, are not in the answer.
+    """
+    listed = Counter(npu_id for npu_id, _ in mapping or ())
+    found: dict[Card, bool] = {}
+    for chip in chips:
+        if chip.bus_id is None:
+            continue
+        card = (chip.npu_id, chip.name, chip.bus_id)
+        others = [
+            one.bus_id
+            for one in chips
+            if one.npu_id == chip.npu_id and one is not chip and one.bus_id is not None
+        ]
+        if others:
+            found[card] = chip.bus_id in others
+        elif card in known:
+            found[card] = known[card]
+        elif chip.name.startswith("310P") and listed[chip.npu_id] > 1:
+            found[card] = True
+    return found
 
 
 def _choose_physical_ids(
@@ -112,14 +146,16 @@ def _compare_with_nodes(
     return chosen, problems
 
 
-def _choose_uuids(chips: Sequence[Chip], logic_ids: Sequence[int]) -> list[str]:
+def _choose_uuids(
+    chips: Sequence[Chip], logic_ids: Sequence[int], shared: Mapping[Card, bool]
+) -> list[str]:
     # Both chips of a 310P card may show the card's bus id.
     per_chip = Counter((chip.bus_id, chip.chip_id) for chip in chips)
     uuids = []
     for chip, logic_id in zip(chips, logic_ids, strict=True):
         if chip.bus_id is None or per_chip[chip.bus_id, chip.chip_id] > 1:
             uuids.append(f"npu-logic-{logic_id}")
-        elif chip.is_bus_shared:
+        elif chip.is_bus_shared or shared.get((chip.npu_id, chip.name, chip.bus_id)):
             uuids.append(f"npu-{chip.bus_id}-{chip.chip_id}")
         else:
             uuids.append(f"npu-{chip.bus_id}")

@@ -19,7 +19,7 @@ from .assemble import assemble
 from .command import is_installed, run_tool
 from .details import ByChip
 from .errors import NpuSmiError
-from .identity import name_chips
+from .identity import Card, find_shared, name_chips
 from .info import Info, parse_info
 from .interview import Interview, Place
 from .mapping import parse_mapping, parse_physical_ids
@@ -64,6 +64,8 @@ class NpuSmi:
         self._listed_physical_ids: Mapping[Place, int] | None = None
         self._mapped_at: float | None = None
         self._physical_ids: dict[Place, int | None] = {}
+        # Not forgotten with a new driver: it says what the cards are.
+        self._shared: dict[Card, bool] = {}
         self._details: Mapping[Place, Details] = {}
         self._interview = Interview(self._ask)
 
@@ -76,11 +78,13 @@ class NpuSmi:
             f"npu-smi {info.tool_version}: {problem}"
             for problem in self._read_mapping(started + self._timeout_s)
         ]
+        self._shared.update(find_shared(info.chips, self._mapping, self._shared))
         named, naming_problems = name_chips(
             info.chips,
             self._mapping,
             physical_ids=self._listed_physical_ids,
             nodes=_list_nodes(self._dev),
+            shared=self._shared,
         )
         problems = [*info.problems, *problems, *naming_problems]
         self._physical_ids = {
