@@ -67,7 +67,7 @@ def read_process_table(lines: Sequence[str]) -> ProcessTable:
     return ProcessTable(
         tuple(one for group in groups for one in group.processes if one.npu_id in counted),
         frozenset(counted),
-        tuple(f"a row is not known: {row}" for group in groups for row in group.refused),
+        tuple(group.problem() for group in groups if group.refused),
     )
 
 
@@ -158,8 +158,13 @@ class _Group:
         """Return the cards that the rows are about; raises Damaged when that is not known."""
         npus = {one.npu_id for one in self.processes} | self.idle_npus | self.refused_npus
         if self.refused and not npus:
-            raise Damaged(f"a row is not known: {self.refused[0]}")
+            raise Damaged(self.problem())
         return npus
+
+    def problem(self) -> str:
+        """Return what could not be read: one row for all, of which a user can make many."""
+        more = f" (and {len(self.refused) - 1} more)" if len(self.refused) > 1 else ""
+        return f"a row is not known: {self.refused[0]}{more}"
 
     def read_row(self, form: _Form, lines: Sequence[str]) -> int:
         """Read the row that begins with the first line, and return how many lines it has."""
