@@ -7,14 +7,17 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from sentinel_agent.cards.holders import Finder, Holder
+from sentinel_agent.cards.holders import STALLS_MAX, Finder, Holder
+from tests.agent.hanging_lab import hanging
 from tests.lab.node import why_not
+from tests.lab.wait import wait_for
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -142,12 +145,98 @@ def test_a_process_that_keeps_us_waiting_is_passed_over() -> None:
     script = "held = os.open('/dev/full', os.O_RDWR)"
     with process("") as stuck, process(script) as pid:
         assert finder.find({FULL}, hang_once, [stuck, pid]) == [
-            Holder(pid, 0, frozenset({FULL}))
+            Holder(stuck, 0, frozenset(), may_hold_more=True),
+            Holder(pid, 0, frozenset({FULL})),
         ]
         assert finder.stuck == {stuck}
         answer.set()
-    finder.find({FULL}, lambda uid: uid < 0)
-    assert finder.stuck == frozenset()
+        wait_for("it is looked at again", lambda: not finder.stuck)
+        assert finder.find({FULL}, everybody, [stuck]) == []
+
+
+def test_a_process_that_hangs_may_hold_anything_until_it_goes_on(tmp_path: Path) -> None:
+    finder = Finder(stall_s=0.2)
+    with hanging(tmp_path / "disk", files=("/dev/full",)) as (pid, go_on):
+        for _ in range(3):
+            threads = threading.active_count()
+            (found,) = finder.find({FULL, ZERO}, everybody, [pid])
+            assert (found.pid, found.may_hold_more) == (pid, True)
+            assert finder.stuck == {pid}
+        # It is not waited for again.
+        assert threading.active_count() == threads
+        go_on()
+        wait_for("it goes on", lambda: not finder.stuck)
+        whole = [Holder(pid, 0, frozenset({FULL}))]
+        assert finder.find({FULL, ZERO}, everybody, [pid]) == whole
+        assert finder.find({ZERO}, everybody, [pid]) == []
+
+
+# So many descriptors, in tables of several threads, that a look at them takes some seconds.
+SLOW = """
+import resource
+most = min(20_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+done = threading.Semaphore(0)
+def have_own(open_them):
+    def run():
+        assert ctypes.CDLL(None).unshare(0x400) == 0  # CLONE_FILES
+        open_them()
+        done.release()
+        time.sleep(600)
+    threading.Thread(target=run, daemon=True).start()
+    done.acquire()
+def fill():
+    for _ in range(most - 20):
+        os.dup(0)
+def hold():
+    os.open('/dev/full', os.O_RDWR)
+"""
+FILL = "for _ in range(400_000 // most): have_own(fill)\n"
+
+
+def test_a_process_that_is_only_slow_to_look_at_is_seen_in_full() -> None:
+    stall_s = 0.3
+    with process(SLOW + FILL + "have_own(hold)") as pid:
+        began = time.monotonic()
+        found = Finder(stall_s).find({FULL, ZERO}, everybody, [pid])
+        assert time.monotonic() - began > 2 * stall_s
+        assert found == [Holder(pid, 0, frozenset({FULL}))]
+        # But not whatever time it takes.
+        found = Finder(stall_s, slow_s=0).find({FULL, ZERO}, everybody, [pid])
+        assert found == [Holder(pid, 0, frozenset(), may_hold_more=True)]
+
+
+def test_what_was_seen_of_a_process_counts_without_the_rest() -> None:
+    stall_s = 0.3
+    with process(SLOW + "hold()\n" + FILL) as pid:
+        finder = Finder(stall_s, slow_s=0)
+        found = finder.find({FULL, ZERO}, everybody, [pid])
+        assert found == [Holder(pid, 0, frozenset({FULL}), may_hold_more=True)]
+        # All that is asked for is seen at once.
+        wait_for("it is not looked at any more", lambda: not finder.stuck)
+        began = time.monotonic()
+        found = finder.find({FULL}, everybody, [pid])
+        assert time.monotonic() - began < stall_s
+        assert found == [Holder(pid, 0, frozenset({FULL}))]
+
+
+def test_processes_that_are_left_to_the_next_search_may_hold_something() -> None:
+    answer = threading.Event()
+
+    def hang(uid: int) -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            answer.wait()
+        return True
+
+    finder = Finder(stall_s=0.1)
+    with ExitStack() as stack:
+        pids = [stack.enter_context(process("")) for _ in range(STALLS_MAX + 2)]
+        found = finder.find({FULL}, hang, pids)
+        assert found == [Holder(pid, 0, frozenset(), may_hold_more=True) for pid in pids]
+        assert finder.stuck == set(pids[:STALLS_MAX])
+        answer.set()
+        wait_for("they go on", lambda: not finder.stuck)
+        assert finder.find({FULL}, hang, pids) == []
 
 
 def test_an_error_of_the_search_is_not_taken_for_an_answer() -> None:

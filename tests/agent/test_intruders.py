@@ -25,6 +25,7 @@ from sentinel_agent.service.status import Status
 from sentinel_agent.sessions.apply import signal_all
 from sentinel_agent.sessions.granted import GrantedUsers
 from sentinel_agent.sessions.plan import utc
+from tests.agent.hanging_lab import hanging
 from tests.lab.node import why_not
 from tests.lab.wait import wait_for
 
@@ -129,3 +130,50 @@ def test_nobody_is_made_to_stand_still_once_it_is_only_watched(tmp_path: Path) -
         accounts.go_on.set()
         holders.join(30)
         assert not was_stopped(quiet)
+
+
+def test_who_has_a_process_that_cannot_be_seen_in_full_counts_as_having_the_card_open(
+    tmp_path: Path,
+) -> None:
+    accounts = Accounts(min_uid=1000, breakglass_group="none-here", ignored_users=NOBODY)
+    holders = make_holders(tmp_path, accounts)
+    with hanging(tmp_path / "disk", UID) as (pid, go_on):
+        # Also without its being known that a card was lost.
+        assert holders.has_open(UID, {CARD})
+        assert not holders.has_open(UID + 1, {CARD})
+        holders.demand({UID})
+        for _ in range(2):
+            holders.demand()
+            holders.end(RIGHTS)
+            holders.join(30)
+            problem = f"cannot see all that is open or mapped in process {pid}"
+            assert holders.end(RIGHTS) == [problem]
+            assert holders.has_open(UID, {CARD})
+        go_on()
+
+        def is_well() -> bool:
+            holders.join(30)
+            return holders.end(RIGHTS) == []
+
+        wait_for("it is seen", is_well)
+        assert not holders.has_open(UID, {CARD})
+
+
+def test_what_a_round_could_not_see_is_looked_for_until_it_is_seen(tmp_path: Path) -> None:
+    """Nothing was lost that the agent knew of, and then a process hangs."""
+    accounts = Accounts(min_uid=1000, breakglass_group="none-here", ignored_users=NOBODY)
+    holders = make_holders(tmp_path, accounts)
+    is_done = threading.Event()
+    holders.end(RIGHTS)
+    holders.join(30)
+    with hanging(tmp_path / "disk", UID) as (_, go_on):
+        assert holders.has_open(UID, {CARD})
+        holders.done = is_done.set
+        holders.end(RIGHTS)
+        holders.join(30)
+        assert is_done.is_set()
+        assert holders.has_open(UID, {CARD})
+        go_on()
+        wait_for("it is seen", lambda: holders.end(RIGHTS) == [])
+        holders.join(30)
+        assert not holders.has_open(UID, {CARD})

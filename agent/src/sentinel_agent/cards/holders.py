@@ -14,16 +14,16 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-# How long one process may keep whoever looks at it waiting, before it is passed over: reading
-# its maps waits for a lock, which a process keeps for as long as a driver hangs.
+# How long whoever looks at a process may get no further, before it is passed over: reading its
+# maps waits for a lock, which a process keeps for as long as a driver hangs.
 STALL_S = 1.0
-# So many of them in one search, which leaves the rest to the next.
+# How long the look at one process may take in all: it may have millions of descriptors.
+SLOW_S = 10.0
+# So many are waited for in one search, which leaves the rest to the next.
 STALLS_MAX = 5
-# A process is believed to hang for so long.
-STUCK_S = 300.0
 # Threads with open files of their own are compared with so many others.
 TABLES_MAX = 8
 
@@ -34,6 +34,8 @@ AT_FDCWD, AT_STATX_DONT_SYNC, STATX_TYPE = -100, 0x4000, 1
 STATX_BYTES, STATX_MODE, STATX_RDEV = 256, 28, 128
 # proc_pid_maps(5): an area's start and end, and file system and inode of what is mapped there.
 MAPPED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ (\S+ [1-9]\d*)", re.MULTILINE)
+# So much of the maps is asked for at once; the kernel gives a page.
+MAPS_BYTES = 1 << 16
 # kcmp(2); its number by architecture, 272 in the generic table that newer ones share.
 SYS_KCMP = {"x86_64": 312, "ppc64le": 354, "s390x": 343}.get(os.uname().machine, 272)
 KCMP_FILES = 2
@@ -41,25 +43,32 @@ KCMP_FILES = 2
 
 @dataclass(frozen=True)
 class Holder:
-    """A process and what it holds: its real uid, and the numbers of the devices."""
+    """A process and what it holds: its real uid, and the numbers of the devices.
+
+    `may_hold_more`: not all of it was to be seen.
+    """
 
     pid: int
     uid: int
     devices: frozenset[int]
+    may_hold_more: bool = False
 
 
 class Finder:
     """Finds holders; remembers which processes could not be looked at."""
 
-    def __init__(self, stall_s: float = STALL_S) -> None:
+    def __init__(self, stall_s: float = STALL_S, slow_s: float = SLOW_S) -> None:
         self._stall_s = stall_s
-        # Those whose maps are not read for a while, and since when; their open files still are.
-        self._stuck: dict[int, float] = {}
+        self._slow_s = slow_s
+        # The searches that a process kept waiting, by the process.
+        self._waiting: dict[int, _Search] = {}
 
     @property
     def stuck(self) -> frozenset[int]:
-        """The processes that kept a search waiting."""
-        return frozenset(self._stuck)
+        """The processes that a search waits for still: it is not asked again what keeps it."""
+        return frozenset(
+            pid for pid, search in list(self._waiting.items()) if search.is_running()
+        )
 
     def find(
         self,
@@ -67,32 +76,34 @@ class Finder:
         is_of_interest: Callable[[int], bool],
         pids: Collection[int] | None = None,
     ) -> list[Holder]:
-        """Return the processes that hold any of the devices.
+        """Return the processes that hold any of the devices, and those that may.
 
         `is_of_interest` says by uid whose processes are looked at; `pids` are those to look at,
-        None for all. A process that keeps the search waiting is passed over and kept in
-        `stuck`; what it has open was found before that.
+        None for all. A process that keeps the search waiting is passed over: it is in the
+        answer with what was seen of it, and as one that may hold more. So are those that the
+        search has left to the next one.
         """
         if pids is None:
             pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
-            forgotten = time.monotonic() - STUCK_S
-            self._stuck = {
-                pid: since
-                for pid, since in self._stuck.items()
-                if pid in set(pids) and since > forgotten
-            }
-        found: list[Holder] = []
+        stuck = {}
+        for pid, search in list(self._waiting.items()):
+            if search.is_running():
+                stuck[pid] = search.is_at_maps
+            else:
+                self._waiting.pop(pid, None)
+        found: dict[int, Holder] = {}
         left = list(pids) if devices else []
         for _ in range(STALLS_MAX):
-            search = _Search(frozenset(devices), is_of_interest, left, self.stuck)
-            is_done = search.run(self._stall_s)
-            # Of one that is stuck too, what was seen before its maps were asked for.
-            found += [holder for holder in search.found.values() if holder.devices]
-            if is_done:
+            search = _Search(frozenset(devices), is_of_interest, left, stuck)
+            seen, done = search.run(self._stall_s, self._slow_s)
+            found |= seen
+            if done < len(left):
+                self._waiting[left[done]] = search
+            left = left[done + 1 :]
+            if not left:
                 break
-            self._stuck[left[search.done]] = time.monotonic()
-            left = left[search.done + 1 :]
-        return found
+        found |= _unseen(left, is_of_interest)
+        return [holder for holder in found.values() if holder.devices or holder.may_hold_more]
 
 
 @dataclass
@@ -102,31 +113,48 @@ class _Search:
     devices: frozenset[int]
     is_of_interest: Callable[[int], bool]
     pids: Sequence[int]
-    stuck: frozenset[int]
+    # Those that other searches wait for: whether for their maps, with the open files seen.
+    stuck: Mapping[int, bool]
+    # Whether the process that is under way is asked for its maps.
+    is_at_maps: bool = False
     # How many of the pids are done; the next one is under way.
-    done: int = 0
-    found: dict[int, Holder] = field(default_factory=dict)
+    _done: int = 0
+    # Grows with all that is looked at: with each descriptor, and each piece of the maps.
+    _steps: int = 0
+    # What was seen so far, of the one that is under way too.
+    _found: dict[int, Holder] = field(default_factory=dict)
     _is_abandoned: bool = False
     _error: Exception | None = None
+    _thread: threading.Thread | None = None
     _interesting: dict[int, bool] = field(default_factory=dict)
     # File system and inode of what is mapped, to the device's number or 0.
     _mapped: dict[bytes, int] = field(default_factory=dict)
 
-    def run(self, stall_s: float) -> bool:
-        """Return whether all were looked at: not when one took so long. Raises its errors."""
-        thread = threading.Thread(target=self._look, name="holders", daemon=True)
-        thread.start()
-        before = -1
-        while thread.is_alive() and self.done != before:
-            before = self.done
-            thread.join(stall_s)
-        if self._error is not None:
-            raise self._error
-        if thread.is_alive():
-            # It waits on; once it comes back it has nothing more to do.
-            self._is_abandoned = True
-            self.found = dict(self.found)
-        return not self._is_abandoned
+    def run(self, stall_s: float, slow_s: float) -> tuple[dict[int, Holder], int]:
+        """Return what was seen, by pid, and how many of the pids are done: all, or the next
+        one got no further for `stall_s`, or was not done in `slow_s`. Raises its errors.
+        """
+        self._thread = threading.Thread(target=self._look, name="holders", daemon=True)
+        self._thread.start()
+        done, steps, began = 0, 0, time.monotonic()
+        while True:
+            self._thread.join(stall_s)
+            if self._error is not None:
+                raise self._error
+            if not self._thread.is_alive():
+                return self._found, len(self.pids)
+            before, done = done, self._done
+            if done != before:
+                began = time.monotonic()
+            elif steps == self._steps or time.monotonic() - began > slow_s:
+                # It has nothing more to do once it gets any further.
+                self._is_abandoned = True
+                return dict(self._found), done
+            steps = self._steps
+
+    def is_running(self) -> bool:
+        """Say whether it goes on, or waits."""
+        return self._thread is not None and self._thread.is_alive()
 
     def _look(self) -> None:
         try:
@@ -134,7 +162,7 @@ class _Search:
                 self._look_at(pid)
                 if self._is_abandoned:
                     return
-                self.done += 1
+                self._done += 1
         except Exception as error:  # raised again where somebody waits for it
             self._error = error
 
@@ -142,46 +170,69 @@ class _Search:
         uid = _real_uid(pid)
         if uid is None:
             return
+        devices: set[int] = set()
+        self.is_at_maps = False
+        self._found[pid] = Holder(pid, uid, frozenset(), may_hold_more=True)
         if uid not in self._interesting:
             self._interesting[uid] = self.is_of_interest(uid)
         if not self._interesting[uid]:
+            del self._found[pid]
+            return
+        for number in self._numbers_in(pid):
+            self._steps += 1
+            if self._is_abandoned:
+                return
+            if number not in self.devices or number in devices:
+                continue
+            devices.add(number)
+            self._found[pid] = Holder(pid, uid, frozenset(devices), may_hold_more=True)
+            if devices == self.devices:
+                break
+        may_hold_more = pid in self.stuck and devices != self.devices
+        self._found[pid] = Holder(pid, uid, frozenset(devices), may_hold_more)
+
+    def _numbers_in(self, pid: int) -> Iterator[int]:
+        """Yield the numbers of what the process has open or mapped; 0 for what is no device."""
+        if not self.stuck.get(pid, True):
             return
         try:
             threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  names only, for each pid
         except OSError:  # it has ended
-            threads = []
-        if not threads:
             return
-        devices: set[int] = set()
-        for thread in _with_own_files(threads):
-            devices |= self._open_in(f"/proc/{pid}/task/{thread}/fd")
-        self.found[pid] = Holder(pid, uid, frozenset(devices))
-        if pid not in self.stuck and devices != self.devices:
+        for thread in self._with_own_files(threads):
+            yield from _open_in(f"/proc/{pid}/task/{thread}/fd")
+        if pid not in self.stuck:
+            self.is_at_maps = True
             # A first thread that has ended before the others has no memory to look at.
-            for thread in dict.fromkeys((threads[0], threads[-1])):
-                devices |= self._mapped_in(f"/proc/{thread}")
-            if not self._is_abandoned:
-                self.found[pid] = Holder(pid, uid, frozenset(devices))
+            for thread in dict.fromkeys((*threads[:1], *threads[-1:])):
+                yield from self._mapped_in(f"/proc/{thread}")
 
-    def _open_in(self, folder: str) -> set[int]:
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:  # it has ended
-            return {_device_number(entry.path) for entry in entries} & self.devices
-        return set()
+    def _with_own_files(self, threads: Sequence[str]) -> Iterator[str]:
+        """Yield one of the threads for each table of open files: nearly always there is one."""
+        chosen: list[int] = []
+        for thread in threads:
+            self._steps += 1
+            if not any(_share_files(int(thread), other) for other in chosen):
+                if len(chosen) < TABLES_MAX:
+                    chosen.append(int(thread))
+                yield thread
 
-    def _mapped_in(self, process: str) -> set[int]:
+    def _mapped_in(self, process: str) -> Iterator[int]:
         """Format: proc_pid_maps(5). map_files leads to what is mapped, whatever its path."""
+        pieces: list[bytes] = []
         try:
-            with open(f"{process}/maps", "rb") as maps:  # noqa: PTH123  for each process
-                text = maps.read()
+            with open(f"{process}/maps", "rb", buffering=0) as maps:  # noqa: PTH123  for each
+                while piece := maps.read(MAPS_BYTES):
+                    pieces.append(piece)
+                    self._steps += 1
         except OSError:  # it has ended
-            return set()
-        devices = set()
-        for start, end, key in MAPPED.findall(text):
+            return
+        for area in MAPPED.finditer(b"".join(pieces)):
+            start, end, key = area.groups()
             if key not in self._mapped:
-                area = f"{int(start, 16):x}-{int(end, 16):x}"
-                self._mapped[key] = _device_number(f"{process}/map_files/{area}")
-            devices.add(self._mapped[key])
-        return devices & self.devices
+                name = f"{int(start, 16):x}-{int(end, 16):x}"
+                self._mapped[key] = _device_number(f"{process}/map_files/{name}")
+            yield self._mapped[key]
 
 
 def pids_of(uids: Collection[int]) -> dict[int, frozenset[int]]:
@@ -213,14 +264,23 @@ def _real_uid(pid: int) -> int | None:
     return int(text.partition(b"\nUid:\t")[2].split(None, 1)[0])
 
 
-def _with_own_files(threads: Sequence[str]) -> list[str]:
-    """Return one of the threads for each table of open files: nearly always there is one."""
-    chosen: list[str] = []
-    for thread in threads:
-        compared = chosen[:TABLES_MAX]
-        if not any(_share_files(int(thread), int(other)) for other in compared):
-            chosen.append(thread)
-    return chosen
+def _unseen(pids: Iterable[int], is_of_interest: Callable[[int], bool]) -> dict[int, Holder]:
+    """Return those of interest of these processes, which nobody has looked at."""
+    found: dict[int, Holder] = {}
+    interesting: dict[int, bool] = {}
+    for pid in pids:
+        uid = _real_uid(pid)
+        if uid is not None and uid not in interesting:
+            interesting[uid] = is_of_interest(uid)
+        if uid is not None and interesting[uid]:
+            found[pid] = Holder(pid, uid, frozenset(), may_hold_more=True)
+    return found
+
+
+def _open_in(folder: str) -> Iterator[int]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # it has ended
+        for entry in entries:
+            yield _device_number(entry.path)
 
 
 def _share_files(one: int, other: int) -> bool:

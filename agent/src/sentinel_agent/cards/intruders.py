@@ -69,16 +69,25 @@ class CardHolders:
             self._suspects |= set(lost_by)
 
     def has_open(self, uid: int, numbers: Collection[int]) -> bool:
-        """Say whether a process of the uid has one of these devices open or mapped."""
+        """Say whether a process of the uid has one of these devices open or mapped.
+
+        One that was not seen in full may have, and counts.
+        """
         if uid in self._suspects:
             return True
 
         def may_be(other: int) -> bool:
             return other == uid or self._name_of(other) is None
 
-        return any(
-            self._account_of(holder) == uid for holder in self._finder.find(numbers, may_be)
-        )
+        found = [
+            holder
+            for holder in self._finder.find(numbers, may_be)
+            if self._account_of(holder) == uid
+        ]
+        if self._is_ending and any(holder.may_hold_more for holder in found):
+            # The thread goes on looking: the rounds of enforcement must not wait for it.
+            self.demand({uid})
+        return bool(found)
 
     def end(self, rights: Rights) -> list[str]:
         """End who holds a card without being let to it, if it is due; return the problems.
@@ -134,7 +143,7 @@ class CardHolders:
             self._answered = demands
             # Who has lost another one since then is looked at again.
             if self._demands == demands:
-                self._suspects = guilty
+                self._suspects = frozenset(guilty)
         # What is a problem is looked up again, though less and less often.
         self._retry_s = min(2 * self._retry_s or 1.0, RETRY_MAX_S) if problems else 0.0
         self._retry_at = time.monotonic() + self._retry_s
@@ -142,11 +151,13 @@ class CardHolders:
         if suspects or self._demands > demands:
             self.done()
 
-    def _look(self, suspects: Collection[int]) -> tuple[list[str], frozenset[int]]:
-        """Find and end intruders; return the problems, and who still has a card open."""
+    def _look(self, suspects: Collection[int]) -> tuple[list[str], Collection[int]]:
+        """Find and end intruders; return the problems, and who may have a card open."""
         nameless: dict[int, frozenset[int]] = {}
+        passed_over: list[Holder] = []
+        unseen: list[Holder] = []
         before = pids_of(suspects)
-        found = self._intruders(nameless=nameless)
+        found = self._intruders(nameless=nameless, unseen=passed_over)
         after = pids_of(suspects)
         if found and self._is_ending:
             self._end(found)
@@ -157,36 +168,46 @@ class CardHolders:
             if count := end_frozen(uid, self._find):
                 self._metrics.card_holders_ended.inc(count)
                 log.info("card holders caught user=%s processes=%d", self._label(uid), count)
-        left = self._find(uids={holder.uid for holder in found} | set(suspects))
+        again = {holder.uid for holder in (*found, *passed_over)} | set(suspects)
+        left = self._find(uids=again, unseen=unseen)
         names = self._rights.names
         problems = [
             f"uid {uid} has {names(devices)} open and has no name: left alone"
             for uid, devices in sorted(nameless.items())
         ]
-        if self._finder.stuck:
-            pids = _pids(sorted(self._finder.stuck))
-            problems.append(f"cannot see what is mapped by {pids}, which hangs")
+        if unseen:
+            pids = _pids([holder.pid for holder in unseen])
+            problems.append(f"cannot see all that is open or mapped in {pids}")
         if left:
             held = names(number for holder in left for number in holder.devices)
             pids = _pids([holder.pid for holder in left])
             problems.append(f"{held} is still open in {pids}, which cannot be ended")
-        return problems, frozenset(self._account_of(holder) for holder in left)
+        maybe = {self._account_of(holder) for holder in unseen} & set(suspects)
+        return problems, maybe.union(self._account_of(holder) for holder in left)
 
     def _find(
-        self, pids: Collection[int] | None = None, uids: Collection[int] | None = None
+        self,
+        pids: Collection[int] | None = None,
+        uids: Collection[int] | None = None,
+        unseen: list[Holder] | None = None,
     ) -> list[Holder]:
         """Return the intruders that are to be ended, of these pids or uids."""
         if not self._is_ending or (uids is not None and not uids):
             return []
-        return self._intruders(pids, uids)
+        return self._intruders(pids, uids, unseen=unseen)
 
     def _intruders(
         self,
         pids: Collection[int] | None = None,
         uids: Collection[int] | None = None,
         nameless: dict[int, frozenset[int]] | None = None,
+        unseen: list[Holder] | None = None,
     ) -> list[Holder]:
-        """Return the intruders of now; put those without a name into `nameless`."""
+        """Return the intruders of now.
+
+        Those without a name are put into `nameless`, and into `unseen` those of whom not all
+        was to be seen.
+        """
         rights = self._rights
         intruders = []
 
@@ -196,9 +217,12 @@ class CardHolders:
         for holder in self._finder.find(set(rights.numbers.values()), is_of_interest, pids):
             account = self._account_of(holder)
             devices = rights.refused(account, holder.devices)
-            if not devices or not self._is_subject(account):
+            if not self._is_subject(account):
                 continue
-            if self._name_of(account) is not None:
+            if not devices:
+                if holder.may_hold_more and unseen is not None:
+                    unseen.append(holder)
+            elif self._name_of(account) is not None:
                 intruders.append(replace(holder, devices=devices))
             elif nameless is not None:
                 # Perhaps the directory is down, and this is an operator.
