@@ -109,6 +109,14 @@ def test_a_row_whose_separators_stand_elsewhere_is_not_read() -> None:
     assert "a row is not known: '| 1 0 | 4242 |" in problem
 
 
+def test_a_whole_row_that_a_long_value_shifts_is_read() -> None:
+    text = TABLE.replace("| 18 ", "| 18" + " " * 12)
+    assert parse_info(text) == parse_info(TABLE)
+    # With a name that shifts the cells too it is not known what is what.
+    named = parse_info(text.replace("python3", "py|thon"))
+    assert (named.counted_npus, len(named.problems)) == (frozenset({1, 2}), 1)
+
+
 def test_a_table_of_any_width_is_split_at_its_own_separators() -> None:
     text = (FIXTURES / "info-910c-26.0.txt").read_text()
     named = text.replace("python3.11", "a|b\n|1 c|d")

@@ -80,6 +80,7 @@ class _Form:
     """
 
     width: int
+    cells: int
     left: Sequence[int]
     right: Sequence[int]
     memory_unit: int
@@ -87,8 +88,20 @@ class _Form:
     def split(self, row: str) -> tuple[list[str], list[str]] | None:
         """Return the cells before and behind the name, or None where the row has another form.
 
-        Those before are the place and the process id, the first behind is its memory.
+        Those before are the place and the process id, the first behind is its memory. A whole
+        line that is as wide as the header is no piece of a name, and may be shifted by a long
+        value: it needs the header's number of cells only.
         """
+        return self._split_at_separators(row) or self._split_shifted(row)
+
+    def _split_shifted(self, row: str) -> tuple[list[str], list[str]] | None:
+        cells = [cell.strip() for cell in row.split("|")[1:-1]]
+        count = self.cells
+        if len(row) < self.width or len(cells) != count or "\n" in row or row[-1] != "|":
+            return None
+        return cells[: len(self.left) - 1], cells[count + 1 - len(self.right) :]
+
+    def _split_at_separators(self, row: str) -> tuple[list[str], list[str]] | None:
         if len(row) != self.width and row.isascii():
             return None
         right = [len(row) + offset for offset in self.right]
@@ -137,7 +150,7 @@ def _read_header(header: str) -> _Form:
     if unit is None:
         raise Damaged(f"its unit of memory is not known: {header.strip()[:120]}")
     right = [offset - len(header) for offset in offsets[memory:]]
-    return _Form(len(header), offsets[: pid + 2], right, unit)
+    return _Form(len(header), len(cells), offsets[: pid + 2], right, unit)
 
 
 def _is_border(line: str) -> bool:
