@@ -8,13 +8,10 @@ from functools import lru_cache
 
 from .errors import CompletionError, IpmiError
 from .event_words import THRESHOLD
-from .framing import Request, make_request
-from .sdr import SensorRecord
+from .sdr import GET_READING, SENSOR, SensorRecord
 from .session import Session
 from .states import State, judge
 
-_SENSOR = 0x04  # network function "Sensor/Event"
-_GET_READING = 0x2D
 _THRESHOLD_BITS = 0x3F
 _EVENT_BITS = 0x7FFF
 
@@ -37,7 +34,7 @@ def read_sensors(session: Session, records: Iterable[SensorRecord]) -> list[Read
     Raises IpmiError when the BMC stops answering or gives none of the sensors.
     """
     records = list(records)
-    answers = session.request_all([_ask_for(record) for record in records])
+    answers = session.request_all([record.get_reading for record in records])
     readings: list[Reading] = []
     refused = 0
     for record, answer in zip(records, answers, strict=True):
@@ -52,15 +49,9 @@ def read_sensors(session: Session, records: Iterable[SensorRecord]) -> list[Read
         if reading is not None:
             readings.append(reading)
     if refused == CompletionError.INSUFFICIENT_PRIVILEGE and not readings:
-        refusal = session.refusal(_SENSOR, _GET_READING, refused)
+        refusal = session.refusal(SENSOR, GET_READING, refused)
         raise IpmiError(f"no sensor can be read: {refusal}")
     return readings
-
-
-# BMCs of one model share their records, which makes these few.
-@lru_cache(maxsize=32768)
-def _ask_for(record: SensorRecord) -> Request:
-    return make_request(_SENSOR, _GET_READING, bytes([record.number]), record.lun)
 
 
 # Most sensors read what they did a minute ago, and all BMCs of a model have the same records.

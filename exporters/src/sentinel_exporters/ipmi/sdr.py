@@ -22,12 +22,15 @@ from pyghmi.ipmi.private import constants
 from .commands import read_device
 from .errors import BusyError, CompletionError, NoAnswerError, WouldWaitError
 from .event_words import THRESHOLD
+from .framing import Request, make_request
 from .repository import RepositoryReader
 from .session import Session
 from .target import Address
 from .units import Unit
 
 log = logging.getLogger(__name__)
+
+SENSOR, GET_READING = 0x04, 0x2D  # network function Sensor/Event, and the command
 
 _FULL, _COMPACT = 0x01, 0x02  # record types, 43.1 and 43.2
 _BMC_OWNER = 0x20  # sensors of other controllers sit behind a bridge
@@ -62,6 +65,11 @@ class SensorRecord:
             and self.event_type == THRESHOLD
             and self._entry.numeric_format != _NO_NUMBER
         )
+
+    @cached_property
+    def get_reading(self) -> Request:
+        """The request Get Sensor Reading (35.14)."""
+        return make_request(SENSOR, GET_READING, bytes([self.number]), self.lun)
 
     @cached_property
     def is_linear(self) -> bool:
